@@ -1,0 +1,137 @@
+//! Words that do not belong in the tree: hosts of package registries, numbers of a tracker that its
+//! readers cannot see, and work left for later.
+//!
+//! The words are spelt in halves here, since this file is part of the tree as well.
+
+use crate::tree::{File, Finding};
+
+/// Which mirror or proxy serves packages is each machine's own affair.
+const REGISTRIES: [(&str, &str); 10] = [
+    ("crates", ".io"),
+    ("pypi", ".org"),
+    ("pythonhosted", ".org"),
+    ("deb.debian", ".org"),
+    ("snapshot.debian", ".org"),
+    ("registry.npmjs", ".org"),
+    ("proxy.golang", ".org"),
+    ("docker", ".io"),
+    ("ghcr", ".io"),
+    ("quay", ".io"),
+];
+
+const LEFT_OVER: [(&str, &str); 5] = [
+    ("FIX", "ME"),
+    ("XX", "X"),
+    ("TO", "DO"),
+    ("todo", "!"),
+    ("unimplemented", "!"),
+];
+
+pub fn check(file: &File) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (at, line) in file.text.lines().enumerate() {
+        let mut found = |what: String| findings.push(file.finding(at + 1, what));
+        for (front, back) in REGISTRIES {
+            let host = format!("{front}{back}");
+            if line.contains(&host) {
+                found(format!("the host {host}"));
+            }
+        }
+        for (front, back) in LEFT_OVER {
+            let word = format!("{front}{back}");
+            if has_word(line, &word) {
+                found(word);
+            }
+        }
+        if !is_drawing(file) && tracker_number(line) {
+            found("a tracker's number".to_owned());
+        }
+    }
+    findings
+}
+
+/// Where `#123` is a colour.
+fn is_drawing(file: &File) -> bool {
+    ["html", "css", "svg", "json"]
+        .iter()
+        .any(|end| file.has_extension(end))
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let before = line[..at].chars().next_back().is_some_and(is_part);
+        let after = line[at + word.len()..].chars().next().is_some_and(is_part);
+        !before && (!after || word.ends_with('!'))
+    })
+}
+
+/// A number behind a bare `#` or behind "issue"; another project's `owner/name#1` says whose it is.
+fn tracker_number(line: &str) -> bool {
+    let lower = line.to_lowercase();
+    let begins_with_digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    let by_hash = lower.match_indices('#').any(|(at, _)| {
+        let alone = lower[..at]
+            .chars()
+            .next_back()
+            .is_none_or(|c| " (\t".contains(c));
+        let number: String = lower[at + 1..]
+            .chars()
+            .take_while(|c| c.is_alphanumeric())
+            .collect();
+        alone && !number.is_empty() && number.chars().all(|c| c.is_ascii_digit())
+    });
+    let by_word = ["issue ", "issues/"].iter().any(|word| {
+        lower
+            .match_indices(word)
+            .any(|(at, _)| begins_with_digit(&lower[at + word.len()..]))
+    });
+    by_hash || by_word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(path: &str, text: &str) -> usize {
+        check(&File::new(path, text)).len()
+    }
+
+    #[test]
+    fn registries_are_found() {
+        for (front, back) in REGISTRIES {
+            assert!(count("README.md", &format!("see https://{front}{back}/x")) >= 1);
+        }
+    }
+
+    #[test]
+    fn left_over_work_is_found() {
+        for (front, back) in LEFT_OVER {
+            assert_eq!(count("src/a.rs", &format!("    {front}{back}(later)")), 1);
+            assert_eq!(count("src/a.rs", &format!("    a{front}{back}")), 0);
+        }
+    }
+
+    #[test]
+    fn tracker_numbers_are_found() {
+        for (hash, word) in [
+            ("#", "12"),
+            ("(#", "7)"),
+            ("issue ", "2"),
+            ("/issues/", "31"),
+        ] {
+            let text = format!("see {hash}{word}");
+            assert_eq!(count("src/a.rs", &text), 1, "{text}");
+        }
+        for text in [
+            "# 1. Heading",
+            "a/b#12",
+            "[x](#1-surfaces)",
+            "an issue, 2 of them",
+            "#1a2b3c",
+        ] {
+            assert_eq!(count("src/a.rs", text), 0, "{text}");
+        }
+        assert_eq!(count("page.html", &format!("color: {}333", "#")), 0);
+    }
+}
