@@ -1,0 +1,21 @@
+//! The store's clock (etcd's MVCC): `main` counts the commands that changed something, `sub` the
+//! changes within one of them.
+
+/// Where one change stands in the history of the store. Requests and responses speak of `main`
+/// alone, as etcd's do: what one command changed becomes visible at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision {
+    /// The command; the first has 2, since an empty store is at revision 1.
+    pub main: i64,
+    /// The change within the command, counted from 0.
+    pub sub: u32,
+}
+
+impl Revision {
+    /// The revision of an empty store, at which nothing has happened yet.
+    pub const EMPTY_MAIN: i64 = 1;
+
+    /// What `compacted` is before the first compaction: below every revision one can ask for, so
+    /// that compacting an empty store at revision 0 still counts as the first compaction.
+    pub const NEVER_COMPACTED: i64 = -1;
+}
