@@ -12,9 +12,7 @@
 //! Steps overlap freely: the leader's messages leave while its own disk writes (thesis §10.2.1).
 
 use super::message::{Message, Refusal};
-use super::types::{
-    Entry, HardState, Index, NodeId, PersistSeq, RequestId, SnapshotMeta, Term,
-};
+use super::types::{Entry, HardState, Index, NodeId, PersistSeq, RequestId, SnapshotMeta, Term};
 
 /// Work for the caller. Empty fields ask nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +33,19 @@ pub struct Ready {
     pub transition: Option<Transition>,
 }
 
+impl Ready {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.persist.is_none()
+            && self.committed.is_empty()
+            && self.reads.is_empty()
+            && self.refused.is_empty()
+            && self.snapshots_wanted.is_empty()
+            && self.transition.is_none()
+    }
+}
+
 /// One batch for the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Persist {
@@ -52,7 +63,7 @@ pub struct Persist {
 }
 
 /// Permission to serve a read (thesis §6.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReadGrant {
     /// The read.
     pub id: RequestId,
@@ -61,7 +72,7 @@ pub struct ReadGrant {
 }
 
 /// What the outside sees of an election.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Transition {
     /// The term now.
     pub term: Term,

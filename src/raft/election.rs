@@ -1,0 +1,238 @@
+//! Who leads (§5.2, §5.4.1), and when to ask (thesis §9.6, §6.2).
+//!
+//! A member that misses its leader first asks around whether it could win (pre-vote), which
+//! changes nothing anywhere; only with a quorum behind it does it raise its term and campaign.
+//! Others refuse both kinds of request while they hear from a live leader, unless that leader
+//! itself wants the campaign, or their own connection to it broke too. The candidate's vote for
+//! itself is a vote like any other: it counts once it is durable, and not if the term moved on.
+//!
+//! A broken connection to the leader is taken for a hint that it died: instead of the whole
+//! election timeout, a small random delay passes before the pre-vote. A false alarm is harmless:
+//! the others still hear the leader and refuse.
+
+use std::collections::BTreeMap;
+
+use super::message::Body;
+use super::node::{RaftNode, RoleState};
+use super::quorum::{self, Tally};
+use super::types::{EntryId, NodeId, Term};
+
+/// A campaign, or the question whether to start one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Candidacy {
+    /// The first answer of each voter.
+    votes: BTreeMap<NodeId, bool>,
+    pub(super) elapsed_ticks: u32,
+    pub(super) timeout_ticks: u32,
+}
+
+/// A request for a vote, taken apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct VoteRequest {
+    pub(super) candidate: NodeId,
+    pub(super) term: Term,
+    pub(super) last: EntryId,
+    pub(super) pre_vote: bool,
+    pub(super) transfer: bool,
+}
+
+impl RaftNode {
+    /// Lets the election timeout fire now.
+    pub fn campaign(&mut self) {
+        self.election_timeout();
+        self.assert_invariants();
+    }
+
+    /// No leader was heard for too long.
+    pub(super) fn election_timeout(&mut self) {
+        match &self.role {
+            RoleState::Leader(_) => {}
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                if self.promotable() {
+                    self.start_pre_vote();
+                } else {
+                    // It may not lead, but it should not believe in a dead leader either.
+                    self.become_follower(None);
+                }
+            }
+        }
+    }
+
+    /// Whether this member may lead: a voter whose state machine is not waiting for a snapshot.
+    pub(super) fn promotable(&self) -> bool {
+        self.membership.current().is_voter(self.config.id)
+            && self.log.applied() >= self.log.base().index
+    }
+
+    fn start_pre_vote(&mut self) {
+        let candidacy = self.candidacy(BTreeMap::from([(self.config.id, true)]));
+        self.enter(RoleState::PreCandidate(candidacy));
+        self.ask_for_votes(self.term.next(), true, false);
+        self.count_votes();
+    }
+
+    /// Campaigns for real, in a new term (§5.2).
+    pub(super) fn start_election(&mut self, transfer: bool) {
+        self.raise_term(self.term.next());
+        self.vote = Some(self.config.id);
+        let candidacy = self.candidacy(BTreeMap::new());
+        self.enter(RoleState::Candidate(candidacy));
+        self.ask_for_votes(self.term, false, transfer);
+    }
+
+    fn candidacy(&mut self, votes: BTreeMap<NodeId, bool>) -> Candidacy {
+        Candidacy {
+            votes,
+            elapsed_ticks: 0,
+            timeout_ticks: self.draw_election_timeout(),
+        }
+    }
+
+    fn ask_for_votes(&mut self, term: Term, pre_vote: bool, transfer: bool) {
+        let last = self.log.last();
+        let voters: Vec<NodeId> = self.other_voters().collect();
+        for voter in voters {
+            self.send_as(
+                term,
+                voter,
+                Body::RequestVote {
+                    last,
+                    pre_vote,
+                    transfer,
+                },
+            );
+        }
+    }
+
+    /// Drawn anew for every campaign and every leader (§5.2).
+    pub(super) fn draw_election_timeout(&mut self) -> u32 {
+        self.chance.between(
+            self.config.election_ticks_min,
+            self.config.election_ticks_max,
+        )
+    }
+
+    /// Whether a candidate is worth listening to at all, before its term means anything here.
+    ///
+    /// A live leader shields against candidates, itself included (thesis §6.2, §4.2.3). And whoever is
+    /// no voter here must show a log that is newer than this one: that could tell of a membership
+    /// which has not got here yet. A removed member, or a stranger, cannot.
+    pub(super) fn heeds(&self, request: VoteRequest) -> bool {
+        let shielded = match &self.role {
+            RoleState::Leader(_) => true,
+            RoleState::Follower(follower) => follower.hears_leader(self.config.election_ticks_min),
+            RoleState::PreCandidate(_) | RoleState::Candidate(_) => false,
+        };
+        let may_lead =
+            self.membership.current().is_voter(request.candidate) || request.last > self.log.last();
+        may_lead && (request.transfer || !shielded)
+    }
+
+    /// Answers a request for a vote. The term gate has raised the term already where it should.
+    pub(super) fn handle_request_vote(&mut self, request: VoteRequest) {
+        let candidate = request.candidate;
+        // §5.4.1: never for a log that lacks something which this one has.
+        let complete = request.last >= self.log.last();
+        let granted = complete
+            && if request.pre_vote {
+                request.term > self.term && self.heeds(request)
+            } else {
+                let free = self.vote.is_none() && self.term_leader.is_none();
+                // A vote once given is given again: the answer may have been lost.
+                request.term == self.term
+                    && (self.vote == Some(candidate) || (free && self.heeds(request)))
+            };
+        let body = Body::Vote {
+            granted,
+            pre_vote: request.pre_vote,
+        };
+        if !granted {
+            self.send(candidate, body);
+            return;
+        }
+        if request.pre_vote {
+            if let RoleState::Follower(follower) = &mut self.role {
+                follower.give_way(self.config.loss_delay_ticks_max);
+            }
+        } else {
+            if self.vote.is_none() {
+                self.vote = Some(candidate);
+                self.disk.hard_state_changed();
+            }
+            self.rest_election_timer();
+        }
+        self.send_as(request.term, candidate, body);
+    }
+
+    /// After a vote the winner gets time to make itself heard.
+    fn rest_election_timer(&mut self) {
+        let timeout_ticks = self.draw_election_timeout();
+        if let RoleState::Follower(follower) = &mut self.role {
+            follower.elapsed_ticks = 0;
+            follower.timeout_ticks = timeout_ticks;
+            follower.campaign_in_ticks = None;
+        }
+    }
+
+    /// An answer to a request for a vote. `term` is this member's, or in the grant of a pre-vote
+    /// the term asked about.
+    pub(super) fn handle_vote(&mut self, from: NodeId, term: Term, granted: bool, pre_vote: bool) {
+        let about_now = match &self.role {
+            RoleState::PreCandidate(_) => {
+                pre_vote && term == if granted { self.term.next() } else { self.term }
+            }
+            RoleState::Candidate(_) => !pre_vote && term == self.term,
+            RoleState::Follower(_) | RoleState::Leader(_) => false,
+        };
+        if about_now && self.membership.current().is_voter(from) {
+            if let RoleState::PreCandidate(candidacy) | RoleState::Candidate(candidacy) =
+                &mut self.role
+            {
+                candidacy.votes.entry(from).or_insert(granted);
+            }
+            self.count_votes();
+        }
+    }
+
+    /// The hard state is durable: the candidate's vote for itself counts from here on.
+    pub(super) fn count_own_vote(&mut self) {
+        let id = self.config.id;
+        if let RoleState::Candidate(candidacy) = &mut self.role {
+            candidacy.votes.insert(id, true);
+            self.count_votes();
+        }
+    }
+
+    fn count_votes(&mut self) {
+        let (candidacy, pre_vote) = match &self.role {
+            RoleState::PreCandidate(candidacy) => (candidacy, true),
+            RoleState::Candidate(candidacy) => (candidacy, false),
+            RoleState::Follower(_) | RoleState::Leader(_) => return,
+        };
+        let votes = |id: NodeId| candidacy.votes.get(&id).copied();
+        match quorum::tally(self.membership.current(), votes) {
+            Tally::Won if pre_vote => self.start_election(false),
+            // Nothing of this term may be done before the term is durable.
+            Tally::Won if self.disk.hard_state_durable() => self.become_leader(),
+            Tally::Won | Tally::Open => {}
+            Tally::Lost => self.lose(pre_vote),
+        }
+    }
+
+    /// Refused by a quorum. There may be a leader to be heard soon. If not, ask again before a
+    /// whole election timeout is over, but at random, so that rivals part.
+    fn lose(&mut self, pre_vote: bool) {
+        let (shortest, longest) = if pre_vote {
+            // Somebody still hears the old leader, or has more entries: let that one try first.
+            (self.config.heartbeat_ticks, self.config.election_ticks_min)
+        } else {
+            // The vote was split: a pre-vote quorum was there a moment ago.
+            (1, self.config.loss_delay_ticks_max)
+        };
+        let delay_ticks = self.chance.between(shortest, longest);
+        self.become_follower(None);
+        if let RoleState::Follower(follower) = &mut self.role {
+            follower.campaign_in_ticks = Some(delay_ticks);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The gate that every message passes first: is it possible at all, and what does its term say
+//! (§5.1)?
+//!
+//! Terms are settled here and nowhere else. A higher term makes a follower, except where that
+//! would let somebody disturb who has no business to: a pre-vote is only a question, a candidate
+//! must be worth listening to, and answers count only from members. A lower term is told of the
+//! higher one, so that a leader of the past steps down and a member that is stuck behind is freed.
+//! Whatever no honest member sends is dropped.
+
+use super::election::VoteRequest;
+use super::message::{Body, Message, Refusal};
+use super::node::RaftNode;
+use super::types::{Entry, EntryId, Index, NodeId, Payload, Proposal, SnapshotMeta, Term};
+
+/// No honest cluster gets near it: at a million elections a second, in 100 000 years.
+const NUMBER_MAX: u64 = 1 << 62;
+
+impl RaftNode {
+    /// Takes a message from a peer. Never panics, whatever it holds.
+    pub fn step(&mut self, message: Message) {
+        if is_possible(self.id(), &message) {
+            match message.term.cmp(&self.term) {
+                std::cmp::Ordering::Less => self.answer_the_past(message),
+                std::cmp::Ordering::Equal => self.dispatch(message),
+                std::cmp::Ordering::Greater => {
+                    if self.meet_the_future(&message) {
+                        self.dispatch(message);
+                    }
+                }
+            }
+        }
+        self.assert_invariants();
+    }
+
+    /// A message of a lower term has no effect here, but its sender may have to learn of this one.
+    fn answer_the_past(&mut self, message: Message) {
+        let from = message.from;
+        match message.body {
+            Body::Append { .. } | Body::Heartbeat { .. } | Body::InstallSnapshot { .. } => {
+                self.send(from, Body::HeartbeatReply { round: 0 });
+            }
+            Body::RequestVote { pre_vote, .. } => {
+                self.send(
+                    from,
+                    Body::Vote {
+                        granted: false,
+                        pre_vote,
+                    },
+                );
+            }
+            // Whether the proposals were taken when that term was this one is not known any more:
+            // no promise about them, just the term.
+            Body::Propose { .. } => {
+                self.send(
+                    from,
+                    Body::Refused {
+                        ids: Vec::new(),
+                        why: Refusal::NotLeader,
+                    },
+                );
+            }
+            Body::ReadIndex { id } => {
+                self.send(
+                    from,
+                    Body::Refused {
+                        ids: vec![id],
+                        why: Refusal::NotLeader,
+                    },
+                );
+            }
+            // A refusal stays true for ever.
+            Body::Refused { ids, why } if self.membership.knows(from) => {
+                self.handle_refused(ids, why);
+            }
+            Body::Refused { .. }
+            | Body::Vote { .. }
+            | Body::Appended { .. }
+            | Body::Rejected { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::TimeoutNow
+            | Body::ReadIndexReply { .. } => {}
+        }
+    }
+
+    /// A message of a higher term: follow it there, if its sender has a say. False: drop it.
+    fn meet_the_future(&mut self, message: &Message) -> bool {
+        let follow = match &message.body {
+            // The leader of a later term may be of a membership that has not got here yet.
+            Body::Append { .. } | Body::Heartbeat { .. } | Body::InstallSnapshot { .. } => true,
+            Body::RequestVote {
+                last,
+                pre_vote,
+                transfer,
+            } => {
+                !pre_vote
+                    && self.heeds(VoteRequest {
+                        candidate: message.from,
+                        term: message.term,
+                        last: *last,
+                        pre_vote: *pre_vote,
+                        transfer: *transfer,
+                    })
+            }
+            // The term of a granted pre-vote is the one that was asked about.
+            Body::Vote {
+                granted: true,
+                pre_vote: true,
+            } => false,
+            Body::Vote { .. }
+            | Body::Appended { .. }
+            | Body::Rejected { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::TimeoutNow
+            | Body::Propose { .. }
+            | Body::ReadIndex { .. }
+            | Body::ReadIndexReply { .. }
+            | Body::Refused { .. }
+                if self.membership.knows(message.from) =>
+            {
+                true
+            }
+            Body::Vote { .. }
+            | Body::Appended { .. }
+            | Body::Rejected { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::TimeoutNow
+            | Body::Propose { .. }
+            | Body::ReadIndex { .. }
+            | Body::ReadIndexReply { .. }
+            | Body::Refused { .. } => return false,
+        };
+        if follow {
+            self.raise_term(message.term);
+            self.become_follower(None);
+        }
+        true
+    }
+
+    /// A message of this term, or one whose term is for its handler to judge.
+    fn dispatch(&mut self, message: Message) {
+        let Message {
+            from,
+            to: _,
+            term,
+            body,
+        } = message;
+        match body {
+            Body::RequestVote {
+                last,
+                pre_vote,
+                transfer,
+            } => {
+                let candidate = from;
+                let request = VoteRequest {
+                    candidate,
+                    term,
+                    last,
+                    pre_vote,
+                    transfer,
+                };
+                self.handle_request_vote(request);
+            }
+            Body::Vote { granted, pre_vote } => self.handle_vote(from, term, granted, pre_vote),
+            Body::Append {
+                prev,
+                entries,
+                commit,
+            } => {
+                if self.accept_leader(from) {
+                    self.handle_append(from, prev, entries, commit);
+                }
+            }
+            Body::Heartbeat { commit, round } => {
+                if self.accept_leader(from) {
+                    self.handle_heartbeat(from, commit, round);
+                }
+            }
+            Body::InstallSnapshot { meta } => {
+                if self.accept_leader(from) {
+                    self.handle_install_snapshot(meta);
+                }
+            }
+            Body::Appended { last } => self.handle_appended(from, last),
+            Body::Rejected { prev, hint } => self.handle_rejected(from, prev, hint),
+            Body::HeartbeatReply { round } => self.handle_heartbeat_reply(from, round),
+            Body::TimeoutNow => self.handle_timeout_now(from),
+            Body::Propose { proposals } => {
+                if self.membership.knows(from) {
+                    self.handle_propose(from, proposals);
+                }
+            }
+            Body::ReadIndex { id } => {
+                if self.membership.knows(from) {
+                    self.handle_read_index(from, id);
+                }
+            }
+            Body::ReadIndexReply { id, index } => self.handle_read_index_reply(from, id, index),
+            Body::Refused { ids, why } => {
+                if self.membership.knows(from) {
+                    self.handle_refused(ids, why);
+                }
+            }
+        }
+    }
+}
+
+/// Whether an honest member could have sent this to `own`.
+fn is_possible(own: NodeId, message: &Message) -> bool {
+    let Message {
+        from,
+        to,
+        term,
+        body,
+    } = message;
+    *to == own
+        && *from != own
+        && term.0 <= NUMBER_MAX
+        && match body {
+            Body::RequestVote { last, .. } => is_possible_id(*last, *term),
+            Body::Append {
+                prev,
+                entries,
+                commit,
+            } => {
+                is_possible_id(*prev, *term)
+                    && is_possible_index(*commit)
+                    && are_consecutive(*prev, entries, *term)
+            }
+            Body::Appended { last } => is_possible_index(*last),
+            Body::Rejected { prev, hint } => {
+                is_possible_index(*prev) && is_possible_id(*hint, *term)
+            }
+            Body::Heartbeat { commit, .. } => is_possible_index(*commit),
+            Body::InstallSnapshot { meta } => is_possible_snapshot(meta, *term),
+            Body::Propose { proposals } => are_of(*from, proposals),
+            Body::ReadIndex { id } => id.origin == *from,
+            Body::ReadIndexReply { index, .. } => is_possible_index(*index),
+            Body::Vote { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::TimeoutNow
+            | Body::Refused { .. } => true,
+        }
+}
+
+fn is_possible_index(index: Index) -> bool {
+    index.0 <= NUMBER_MAX
+}
+
+fn is_possible_id(id: EntryId, term: Term) -> bool {
+    is_possible_index(id.index) && id.term <= term && (id.index.0 == 0) == (id.term.0 == 0)
+}
+
+fn are_consecutive(prev: EntryId, entries: &[Entry], term: Term) -> bool {
+    let mut last = prev;
+    entries.iter().all(|entry| {
+        let follows = entry.id.index == last.index.next() && entry.id.term >= last.term;
+        last = entry.id;
+        let payload_ok = match &entry.payload {
+            Payload::Noop | Payload::Command(_) => true,
+            Payload::Config(config) => !config.voters.is_empty(),
+        };
+        follows && payload_ok && entry.id.term.0 > 0 && is_possible_id(entry.id, term)
+    })
+}
+
+fn is_possible_snapshot(meta: &SnapshotMeta, term: Term) -> bool {
+    meta.last.index.0 > 0 && is_possible_id(meta.last, term) && !meta.config.voters.is_empty()
+}
+
+/// Proposals come from the member where they came in, in the order in which they did.
+fn are_of(from: NodeId, proposals: &[Proposal]) -> bool {
+    proposals.iter().all(|proposal| proposal.id.origin == from)
+        && proposals.is_sorted_by(|one, next| one.id.sequence < next.id.sequence)
+}

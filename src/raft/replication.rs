@@ -1,0 +1,327 @@
+//! Leading (§5.3, §5.4.2): bring every follower's log to match, and commit what a quorum holds.
+//!
+//! Inputs only move cursors. What follows from them is sent when the caller takes its
+//! [`Ready`](super::ready::Ready): many proposals that came in together leave in one append per
+//! follower, and many commits are told once. Appends leave while the leader's own disk writes
+//! (thesis §10.2.1); the leader counts itself as far as that disk has come, like any other.
+//!
+//! The leader that does not hear from a quorum for an election timeout steps down (thesis §6.2,
+//! CheckQuorum). Commit indexes are not persisted for their own sake: they ride with what is.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use super::config::Config;
+use super::log::Log;
+use super::message::{Body, Refusal};
+use super::node::{RaftNode, RoleState};
+use super::progress::{Progress, ProgressState};
+use super::quorum;
+use super::read_index::ReadRounds;
+use super::transfer::Transfer;
+use super::types::{Entry, EntryId, Index, NodeId, Payload, RequestId};
+
+/// The state of a leader.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Leader {
+    /// Every other member, learners included.
+    pub(super) peers: BTreeMap<NodeId, Progress>,
+    heartbeat_elapsed_ticks: u32,
+    pub(super) reads: ReadRounds,
+    pub(super) transfer: Option<Transfer>,
+}
+
+impl Leader {
+    /// Takes a read in, if there is room and leadership is not being handed over.
+    pub fn admit_read(&mut self, id: RequestId, pending_max: usize) -> Result<(), Refusal> {
+        if self.transfer.is_some() {
+            Err(Refusal::Transferring)
+        } else if self.reads.pending() >= pending_max {
+            Err(Refusal::Busy)
+        } else {
+            self.reads.add(id);
+            Ok(())
+        }
+    }
+
+    /// The latest read round that `peer` confirmed.
+    pub fn round_confirmed(&self, peer: NodeId) -> u64 {
+        self.peers
+            .get(&peer)
+            .map_or(0, |progress| progress.round_confirmed)
+    }
+}
+
+impl RaftNode {
+    /// A quorum voted for this member (§5.2).
+    pub(super) fn become_leader(&mut self) {
+        let next = self.log.last().index.next();
+        let others = self.membership.current().members();
+        let id = self.config.id;
+        let peers = others.into_iter().filter(|peer| *peer != id);
+        let leader = Leader {
+            peers: peers.map(|peer| (peer, Progress::new(next))).collect(),
+            heartbeat_elapsed_ticks: 0,
+            reads: ReadRounds::default(),
+            transfer: None,
+        };
+        assert!(self.term_leader.is_none(), "a term has one leader");
+        self.term_leader = Some(id);
+        self.enter(RoleState::Leader(leader));
+        // §5.4.2, §8: what earlier terms left behind commits with this.
+        let noop = self.next_entry(Payload::Noop);
+        self.log.append(noop);
+    }
+
+    /// A tick of a leader.
+    pub(super) fn tick_leader(&mut self) {
+        let silent_max = self.config.election_ticks_max;
+        let RoleState::Leader(leader) = &mut self.role else {
+            return;
+        };
+        for progress in leader.peers.values_mut() {
+            progress.silent_ticks = progress.silent_ticks.saturating_add(1).min(silent_max + 1);
+        }
+        leader.heartbeat_elapsed_ticks += 1;
+        let heartbeat_due = leader.heartbeat_elapsed_ticks >= self.config.heartbeat_ticks;
+        if heartbeat_due {
+            leader.heartbeat_elapsed_ticks = 0;
+        }
+        // CheckQuorum: a leader that cannot be heard must not keep others from finding a new one.
+        if self
+            .quorum_silent_ticks()
+            .is_none_or(|ticks| ticks >= silent_max)
+        {
+            self.become_follower(None);
+            return;
+        }
+        self.tick_transfer();
+        self.tick_snapshots();
+        if heartbeat_due {
+            self.broadcast_heartbeat();
+        }
+    }
+
+    /// For how many ticks no quorum has been heard; none without voters, or when not leading.
+    pub(super) fn quorum_silent_ticks(&self) -> Option<u32> {
+        let RoleState::Leader(leader) = &self.role else {
+            return None;
+        };
+        let lately = quorum::reached(self.membership.current(), |voter| {
+            let silent = |progress: &Progress| progress.silent_ticks;
+            Reverse(match leader.peers.get(&voter) {
+                Some(progress) => silent(progress),
+                None if voter == self.config.id => 0,
+                None => u32::MAX,
+            })
+        });
+        lately.map(|Reverse(ticks)| ticks)
+    }
+
+    fn broadcast_heartbeat(&mut self) {
+        let RoleState::Leader(leader) = &mut self.role else {
+            return;
+        };
+        for progress in leader.peers.values_mut() {
+            progress.prodded = false;
+        }
+        let peers: Vec<NodeId> = leader.peers.keys().copied().collect();
+        for peer in peers {
+            self.send_heartbeat(peer);
+        }
+    }
+
+    /// Commit at most what `peer` is known to hold: it may not hold the rest.
+    pub(super) fn send_heartbeat(&mut self, peer: NodeId) {
+        let RoleState::Leader(leader) = &self.role else {
+            return;
+        };
+        let Some(progress) = leader.peers.get(&peer) else {
+            return;
+        };
+        let commit = progress.matched().min(self.log.committed());
+        let round = leader.reads.round();
+        self.send(peer, Body::Heartbeat { commit, round });
+    }
+
+    /// `from` answers as a follower of this leader. None if it is not one.
+    fn heard_from(&mut self, from: NodeId) -> Option<&mut Progress> {
+        let RoleState::Leader(leader) = &mut self.role else {
+            return None;
+        };
+        let progress = leader.peers.get_mut(&from)?;
+        progress.silent_ticks = 0;
+        Some(progress)
+    }
+
+    /// `from` holds the log up to `last`.
+    pub(super) fn handle_appended(&mut self, from: NodeId, last: Index) {
+        // Nobody can confirm what was never there.
+        if last > self.log.last().index {
+            return;
+        }
+        let base = self.log.base().index;
+        if let Some(progress) = self.heard_from(from) {
+            progress.confirm(last, base);
+            self.advance_commit();
+            self.advance_transfer(from, false);
+        }
+    }
+
+    /// `from` lacks the entry at `prev`.
+    pub(super) fn handle_rejected(&mut self, from: NodeId, prev: Index, hint: EntryId) {
+        // The highest entry here that can match, given the highest there (§5.3).
+        let limit = EntryId {
+            term: hint.term,
+            index: hint.index.min(prev),
+        };
+        let possible = self.log.highest_possible(limit);
+        if let Some(progress) = self.heard_from(from) {
+            progress.reject(prev, possible.index);
+        }
+    }
+
+    /// `from` follows, as of `round`.
+    pub(super) fn handle_heartbeat_reply(&mut self, from: NodeId, round: u64) {
+        let RoleState::Leader(leader) = &self.role else {
+            return;
+        };
+        if round > leader.reads.round() {
+            return;
+        }
+        let Some(progress) = self.heard_from(from) else {
+            return;
+        };
+        progress.resume();
+        if progress.round_confirmed < round {
+            progress.round_confirmed = round;
+            self.release_reads();
+        }
+        self.prod(from);
+        self.advance_transfer(from, true);
+    }
+
+    /// Finds out whether what is on its way to `peer` got lost: an empty append after all of it
+    /// is rejected in that case. At most once a heartbeat: mostly the answer is under way.
+    fn prod(&mut self, peer: NodeId) {
+        let (last, base, commit) = (self.log.last().index, self.log.base(), self.log.committed());
+        let RoleState::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let Some(progress) = leader.peers.get_mut(&peer) else {
+            return;
+        };
+        let streaming = matches!(progress.state(), ProgressState::Replicate(_));
+        if !streaming || progress.prodded || progress.matched() == last {
+            return;
+        }
+        progress.prodded = true;
+        let prev = progress.next().prev();
+        if prev < base.index {
+            progress.link_lost();
+            return;
+        }
+        let prev = self.log.id_at(prev);
+        self.send(
+            peer,
+            Body::Append {
+                prev,
+                entries: Vec::new(),
+                commit,
+            },
+        );
+    }
+
+    /// §5.3, §5.4.2: an entry is committed when a quorum holds it durably and it is of this term;
+    /// whatever comes before it is committed with it.
+    pub(super) fn advance_commit(&mut self) {
+        let RoleState::Leader(leader) = &self.role else {
+            return;
+        };
+        let (id, persisted) = (self.config.id, self.log.persisted());
+        let held = quorum::reached(self.membership.current(), |voter| {
+            if voter == id {
+                return persisted;
+            }
+            leader.peers.get(&voter).map_or(Index(0), Progress::matched)
+        });
+        let Some(index) = held.filter(|index| *index > self.log.committed()) else {
+            return;
+        };
+        if self.log.term_at(index) == Some(self.term) {
+            self.log.commit_to(index);
+        }
+    }
+
+    /// Sends to each follower what its progress allows.
+    pub(super) fn replicate(&mut self) {
+        let RoleState::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let mut messages = Vec::new();
+        for (peer, progress) in &mut leader.peers {
+            let wants_snapshot = replicate_to(progress, &self.log, &self.config, |body| {
+                messages.push((*peer, body));
+            });
+            if wants_snapshot {
+                self.out.snapshots_wanted.push(*peer);
+            }
+        }
+        for (peer, body) in messages {
+            self.send(peer, body);
+        }
+    }
+
+    /// The connection to a follower broke: what was on its way may be lost.
+    pub(super) fn follower_link_lost(&mut self, peer: NodeId) {
+        if let RoleState::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.peers.get_mut(&peer)
+        {
+            progress.link_lost();
+        }
+    }
+}
+
+/// Sends what one follower lacks and has room for. True if it needs a snapshot instead.
+fn replicate_to(
+    progress: &mut Progress,
+    log: &Log,
+    config: &Config,
+    mut send: impl FnMut(Body),
+) -> bool {
+    let (last, commit) = (log.last().index, log.committed());
+    loop {
+        let idle = progress.next() > last;
+        let wait = match progress.state() {
+            ProgressState::Probe { paused } => *paused,
+            ProgressState::Replicate(_) if idle => progress.commit_told >= commit,
+            ProgressState::Replicate(window) => {
+                window.is_full(config.inflight_messages_max, config.inflight_bytes_max)
+            }
+            ProgressState::Snapshot { .. } => true,
+        };
+        if wait {
+            return false;
+        }
+        let prev = progress.next().prev();
+        if prev < log.base().index {
+            if progress.silent_ticks > config.election_ticks_max {
+                // Whoever is away needs nothing until it is back.
+                progress.pause();
+                return false;
+            }
+            progress.await_snapshot();
+            return true;
+        }
+        let entries = log.slice(progress.next(), last, config.append_bytes_max);
+        let bytes = entries.iter().map(Entry::size_bytes).sum();
+        let upto = entries.last().map_or(prev, |entry| entry.id.index);
+        progress.sent(upto, bytes);
+        progress.commit_told = commit;
+        send(Body::Append {
+            prev: log.id_at(prev),
+            entries,
+            commit,
+        });
+    }
+}

@@ -1,0 +1,95 @@
+//! Snapshots in place of a log that is gone (§7).
+//!
+//! Only what a snapshot stands for passes through here. Its content travels beside, is checked
+//! before `InstallSnapshot` is shown to the core, and goes into the state machine by the caller's
+//! hand. The leader asks its caller to send one, once, and waits to hear how that went; since the
+//! word may be lost, it looks for itself now and then, and in the end asks again.
+
+use super::message::Body;
+use super::node::{RaftNode, RoleState};
+use super::progress::ProgressState;
+use super::types::{Index, NodeId, SnapshotMeta};
+
+/// After this many election timeouts without a word, a snapshot is asked for again.
+const SNAPSHOT_PATIENCE_TIMEOUTS: u32 = 32;
+
+impl RaftNode {
+    /// How sending a snapshot (up to `upto`) to `peer` went. `ok`: it was received whole; the
+    /// follower's own confirmation comes on its own.
+    pub fn snapshot_sent(&mut self, peer: NodeId, ok: bool, upto: Index) {
+        let last = self.log.last().index;
+        let RoleState::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let Some(progress) = leader.peers.get_mut(&peer) else {
+            return;
+        };
+        match progress.state() {
+            ProgressState::Snapshot { .. } => {
+                let reached = if ok { upto.min(last) } else { Index(0) };
+                progress.probe_from(reached.max(progress.matched()).next());
+                // Paced by signs of life: a follower that fails at once is not asked at once.
+                progress.pause();
+            }
+            ProgressState::Probe { .. } | ProgressState::Replicate(_) => {}
+        }
+        self.assert_invariants();
+    }
+
+    /// A tick for a follower that waits for a snapshot.
+    pub(super) fn tick_snapshots(&mut self) {
+        let timeout_ticks = self.config.election_ticks_max;
+        let RoleState::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let mut look_at = Vec::new();
+        for (id, progress) in &mut leader.peers {
+            let next = progress.matched().next();
+            if let ProgressState::Snapshot { waited_ticks } = progress.state_mut() {
+                *waited_ticks += 1;
+                if *waited_ticks >= timeout_ticks * SNAPSHOT_PATIENCE_TIMEOUTS {
+                    progress.probe_from(next);
+                } else if *waited_ticks % timeout_ticks == 0 {
+                    look_at.push(*id);
+                }
+            }
+        }
+        // Whoever has the snapshot by now will say so; from anyone else the answer is old news.
+        let (prev, commit) = (self.log.base(), self.log.committed());
+        for id in look_at {
+            self.send(
+                id,
+                Body::Append {
+                    prev,
+                    entries: Vec::new(),
+                    commit,
+                },
+            );
+        }
+    }
+
+    /// A snapshot has arrived, whole.
+    pub(super) fn handle_install_snapshot(&mut self, meta: SnapshotMeta) {
+        let last = meta.last;
+        if last.index <= self.log.committed() {
+            // Of the past. The leader has what is committed here.
+            self.owe(self.log.committed());
+        } else if self.log.holds(last) {
+            // The log has all of it: only the commit index is news (§7).
+            self.log.commit_to(last.index);
+            self.owe(last.index);
+        } else {
+            self.log.restore(last);
+            self.membership.restore(meta.config);
+            self.owe(last.index);
+        }
+    }
+
+    /// Forgets entries up to `upto`, all of them applied. A follower that still lacks one of them
+    /// will need a snapshot.
+    pub fn compact(&mut self, upto: Index) {
+        self.log.compact(upto);
+        self.membership.compact(upto.min(self.log.base().index));
+        self.assert_invariants();
+    }
+}

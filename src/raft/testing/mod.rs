@@ -1,0 +1,1 @@
+//! Tests of the room that need more than one of its parts.
