@@ -1,0 +1,143 @@
+//! The one table from failures to gRPC statuses.
+//!
+//! Codes and texts are etcd's: its clients tell errors apart by the exact text. One code differs.
+//! etcd sends "too many requests" as `UNKNOWN` by an oversight; here it is `RESOURCE_EXHAUSTED`,
+//! which its clients treat alike and all others understand.
+
+use tonic::{Code, Status};
+
+use crate::kv;
+use crate::node::RequestError;
+
+/// Anything a handler refuses or fails with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The node gave no outcome.
+    Request(RequestError),
+    /// The outcome is a refusal by the state machine, or would be.
+    Kv(kv::Error),
+    /// A sort order or target that does not exist.
+    InvalidSortOption,
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl From<kv::Error> for Failure {
+    fn from(error: kv::Error) -> Self {
+        Self::Kv(error)
+    }
+}
+
+/// The status that tells a client of `failure`.
+pub(super) fn to_status(failure: impl Into<Failure>) -> Status {
+    let (code, text) = row(failure.into());
+    Status::new(code, text)
+}
+
+const fn row(failure: Failure) -> (Code, &'static str) {
+    match failure {
+        Failure::Request(error) => request_row(error),
+        Failure::Kv(error) => kv_row(error),
+        Failure::InvalidSortOption => {
+            (Code::InvalidArgument, "etcdserver: invalid sort option")
+        }
+    }
+}
+
+const fn request_row(error: RequestError) -> (Code, &'static str) {
+    match error {
+        RequestError::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
+        RequestError::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed"),
+        RequestError::Timeout => (Code::Unavailable, "etcdserver: request timed out"),
+        RequestError::ConnectionLost => (
+            Code::Unavailable,
+            "etcdserver: request timed out, possibly due to connection lost",
+        ),
+        RequestError::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
+        RequestError::TooManyRequests => {
+            (Code::ResourceExhausted, "etcdserver: too many requests")
+        }
+        RequestError::TooLarge => (Code::InvalidArgument, "etcdserver: request is too large"),
+        RequestError::NoSpace => {
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded")
+        }
+        RequestError::NotLeader => (Code::FailedPrecondition, "etcdserver: not leader"),
+        RequestError::BadTransferee => {
+            (Code::FailedPrecondition, "etcdserver: bad leader transferee")
+        }
+    }
+}
+
+const fn kv_row(error: kv::Error) -> (Code, &'static str) {
+    use kv::Error;
+    match error {
+        Error::EmptyKey => (Code::InvalidArgument, "etcdserver: key is not provided"),
+        Error::KeyNotFound => (Code::InvalidArgument, "etcdserver: key not found"),
+        Error::ValueProvided => (Code::InvalidArgument, "etcdserver: value is provided"),
+        Error::LeaseProvided => (Code::InvalidArgument, "etcdserver: lease is provided"),
+        Error::LeaseNotFound => (Code::NotFound, "etcdserver: requested lease not found"),
+        Error::TooManyOps => {
+            (Code::InvalidArgument, "etcdserver: too many operations in txn request")
+        }
+        Error::DuplicateKey => {
+            (Code::InvalidArgument, "etcdserver: duplicate key given in txn request")
+        }
+        Error::Compacted => {
+            (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted")
+        }
+        Error::FutureRevision => {
+            (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_the_rooms_own_behind_etcds_prefix() {
+        let kv = [
+            kv::Error::EmptyKey,
+            kv::Error::KeyNotFound,
+            kv::Error::ValueProvided,
+            kv::Error::LeaseProvided,
+            kv::Error::LeaseNotFound,
+            kv::Error::TooManyOps,
+            kv::Error::DuplicateKey,
+            kv::Error::Compacted,
+            kv::Error::FutureRevision,
+        ];
+        for error in kv {
+            assert_eq!(to_status(error).message(), format!("etcdserver: {error}"));
+        }
+        let request = [
+            RequestError::NoLeader,
+            RequestError::LeaderChanged,
+            RequestError::Timeout,
+            RequestError::ConnectionLost,
+            RequestError::TooManyRequests,
+            RequestError::TooLarge,
+            RequestError::NotLeader,
+            RequestError::BadTransferee,
+            RequestError::Stopped,
+        ];
+        for error in request {
+            assert_eq!(to_status(error).message(), format!("etcdserver: {error}"));
+        }
+    }
+
+    #[test]
+    fn codes_are_those_that_clients_act_on() {
+        assert_eq!(to_status(RequestError::NoLeader).code(), Code::Unavailable);
+        assert_eq!(to_status(RequestError::TooManyRequests).code(), Code::ResourceExhausted);
+        assert_eq!(to_status(RequestError::NoSpace).code(), Code::ResourceExhausted);
+        assert_eq!(to_status(kv::Error::Compacted).code(), Code::OutOfRange);
+        assert_eq!(to_status(kv::Error::LeaseNotFound).code(), Code::NotFound);
+        assert_eq!(to_status(Failure::InvalidSortOption).code(), Code::InvalidArgument);
+    }
+}

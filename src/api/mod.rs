@@ -1,0 +1,100 @@
+//! The gRPC doors: etcd's API for clients, and the service by which nodes introduce themselves.
+//!
+//! A handler makes four moves: check, call the node, map the error, fill the header. What a
+//! request means is `kv`'s business, in what order things happen is `raft`'s; nothing here holds
+//! state, and nothing here waits but for [`Handle`].
+//!
+//! Absent: watches, leases, locks, elections and users. A call of theirs is answered
+//! `UNIMPLEMENTED` with the name of the service.
+
+mod cluster;
+mod convert;
+mod error;
+mod front;
+mod header;
+mod health;
+mod kv;
+mod maintenance;
+mod registration;
+mod scan;
+
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::server::Builder;
+
+use crate::node::Handle;
+use crate::proto;
+use crate::proto::etcdserverpb::cluster_server::ClusterServer;
+use crate::proto::etcdserverpb::kv_server::KvServer;
+use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use crate::proto::node::node_registration_server::NodeRegistrationServer;
+
+pub use front::{Front, FrontFuture, server};
+
+/// The etcd version whose behaviour this server has. Clients choose what they ask by it, so it is
+/// a plain semantic version.
+pub const VERSION: &str = "3.6.14";
+
+/// The lowest version that every member of a cluster supports.
+pub const CLUSTER_VERSION: &str = "3.6.0";
+
+/// The version of the stored data.
+pub const STORAGE_VERSION: &str = "3.6.0";
+
+const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
+const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
+const HEALTH: &str = HealthServer::<health::HealthService>::NAME;
+
+/// What the client port serves, by full name.
+const CLIENT_SERVICES: &[&str] = &[
+    KvServer::<kv::KvService>::NAME,
+    ClusterServer::<cluster::ClusterService>::NAME,
+    MaintenanceServer::<maintenance::MaintenanceService>::NAME,
+    HEALTH,
+    REFLECTION,
+    REFLECTION_ALPHA,
+];
+
+/// What the peer port serves, by full name.
+const PEER_SERVICES: &[&str] = &[
+    "raft.v1.Raft",
+    NodeRegistrationServer::<registration::Registration>::NAME,
+    HEALTH,
+    REFLECTION,
+    REFLECTION_ALPHA,
+];
+
+/// Everything that the client port serves: etcd's services, health and reflection over gRPC, and
+/// the routes of `http`. To be given to [`server`] with HTTP/1.1 accepted.
+pub fn client_service(handle: Handle, http: axum::Router) -> Front {
+    let context = header::Context::new(handle.clone());
+    let services = Routes::new(cluster::ClusterService::server(context.clone()))
+        .add_service(maintenance::MaintenanceService::server(context.clone()))
+        .add_service(health::HealthService::server(handle, CLIENT_SERVICES));
+    let services = with_reflection(services, proto::CLIENT_DESCRIPTORS, CLIENT_SERVICES);
+    Front::new(kv::KvService::server(context), services, http)
+}
+
+/// What the peer port serves beside Raft itself, which is the transport's: to be added to it.
+pub fn peer_routes(handle: Handle, services: Routes) -> Routes {
+    let services = services
+        .add_service(registration::Registration::server(handle.clone()))
+        .add_service(health::HealthService::server(handle, PEER_SERVICES));
+    with_reflection(services, proto::PEER_DESCRIPTORS, PEER_SERVICES)
+}
+
+/// Adds reflection in both versions that clients speak; it names what is served, and nothing else.
+fn with_reflection(services: Routes, descriptors: &'static [u8], served: &[&str]) -> Routes {
+    let builder = || {
+        let builder = Builder::configure()
+            .register_encoded_file_descriptor_set(descriptors)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        served.iter().fold(builder, |builder, service| builder.with_service_name(*service))
+    };
+    services
+        .add_service(builder().build_v1().expect("the descriptors were compiled with this code"))
+        .add_service(
+            builder().build_v1alpha().expect("the descriptors were compiled with this code"),
+        )
+}
