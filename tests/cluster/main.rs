@@ -1,0 +1,15 @@
+//! Clusters of real processes on loopback, with real disks, through everything that happens to
+//! such clusters. Each test ends with the same verdict: no acknowledged write is lost, no
+//! linearizable read was stale, and all members hold the same.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod crashes;
+mod disks;
+mod elections;
+mod environment;
+mod links;
+mod referee;
+mod snapshots;
+mod stops;

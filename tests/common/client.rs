@@ -1,0 +1,179 @@
+//! A client of one member, with a deadline on every call.
+
+use std::time::Duration;
+
+use raft_node::proto::etcdserverpb as pb;
+use raft_node::proto::etcdserverpb::cluster_client::ClusterClient;
+use raft_node::proto::etcdserverpb::kv_client::KvClient;
+use raft_node::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use raft_node::proto::node::Signal;
+use raft_node::proto::node::node_registration_client::NodeRegistrationClient;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+/// Longer than any answer should take, a leader's loss included.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Speaks to one member and to no other.
+#[derive(Clone)]
+pub struct Client {
+    /// The member.
+    pub id: u64,
+    channel: Channel,
+    peer: Channel,
+    deadline: Duration,
+}
+
+fn channel(addr: &str) -> Channel {
+    Endpoint::from_shared(format!("http://{addr}"))
+        .expect("an address")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .connect_lazy()
+}
+
+impl Client {
+    /// Connects at the first call, and anew after a connection broke.
+    pub fn new(id: u64, client_addr: &str, peer_addr: &str) -> Self {
+        Self {
+            id,
+            channel: channel(client_addr),
+            peer: channel(peer_addr),
+            deadline: DEADLINE,
+        }
+    }
+
+    /// The same client with another deadline.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self {
+            deadline,
+            ..self.clone()
+        }
+    }
+
+    /// etcd's key-value service.
+    pub fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// etcd's maintenance service.
+    pub fn maintenance(&self) -> MaintenanceClient<Channel> {
+        MaintenanceClient::new(self.channel.clone())
+    }
+
+    /// etcd's cluster service.
+    pub fn members(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone())
+    }
+
+    /// Health on the client port.
+    pub fn health(&self) -> HealthClient<Channel> {
+        HealthClient::new(self.channel.clone())
+    }
+
+    /// Health on the peer port.
+    pub fn peer_health(&self) -> HealthClient<Channel> {
+        HealthClient::new(self.peer.clone())
+    }
+
+    /// The project's first service, on the peer port.
+    pub fn registration(&self) -> NodeRegistrationClient<Channel> {
+        NodeRegistrationClient::new(self.peer.clone())
+    }
+
+    /// The client port's connection.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// The peer port's connection.
+    pub fn peer_channel(&self) -> Channel {
+        self.peer.clone()
+    }
+
+    /// `call`, or `DEADLINE_EXCEEDED` by our own clock: the member may be frozen.
+    pub async fn timely<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, Status> {
+        match tokio::time::timeout(self.deadline, call).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_) => Err(Status::deadline_exceeded("by the test's own clock")),
+        }
+    }
+
+    /// Puts, and returns the revision of the write.
+    pub async fn put(&self, key: &str, value: impl Into<Vec<u8>>) -> Result<i64, Status> {
+        let request = pb::PutRequest {
+            key: key.to_owned().into(),
+            value: value.into().into(),
+            ..pb::PutRequest::default()
+        };
+        let response = self.timely(self.kv().put(request)).await?;
+        Ok(response.header.expect("every answer has a header").revision)
+    }
+
+    /// Any range.
+    pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
+        self.timely(self.kv().range(request)).await
+    }
+
+    /// Reads one key linearizably.
+    pub async fn get(&self, key: &str) -> Result<pb::RangeResponse, Status> {
+        self.range(pb::RangeRequest {
+            key: key.to_owned().into(),
+            ..pb::RangeRequest::default()
+        })
+        .await
+    }
+
+    /// One key's value, read linearizably.
+    pub async fn value(&self, key: &str) -> Result<Option<Vec<u8>>, Status> {
+        Ok(self
+            .get(key)
+            .await?
+            .kvs
+            .into_iter()
+            .next()
+            .map(|kv| kv.value.to_vec()))
+    }
+
+    /// Reads one key from this member's own data.
+    pub async fn get_local(&self, key: &str) -> Result<pb::RangeResponse, Status> {
+        self.range(pb::RangeRequest {
+            key: key.to_owned().into(),
+            serializable: true,
+            ..pb::RangeRequest::default()
+        })
+        .await
+    }
+
+    /// What the member says of itself.
+    pub async fn status(&self) -> Result<pb::StatusResponse, Status> {
+        self.timely(self.maintenance().status(pb::StatusRequest::default()))
+            .await
+    }
+
+    /// Whether the member says, by the project's first service, that it has a leader.
+    pub async fn in_touch(&self) -> Result<bool, Status> {
+        let mut registration = self.registration();
+        let beat = registration.send_heart_beat(Signal { flag: false });
+        Ok(self.timely(beat).await?.flag)
+    }
+
+    /// Whether the member says that it serves `service`. A member that does not answer does not.
+    pub async fn serves(&self, service: &str) -> bool {
+        let request = HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        self.timely(self.health().check(request))
+            .await
+            .is_ok_and(|answer| answer.status() == ServingStatus::Serving)
+    }
+}

@@ -1,0 +1,186 @@
+//! One `raft-node` process: started, signalled, waited for, and its log kept.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// As much of a member's log as a failed test prints.
+const LOG_LINES_SHOWN: usize = 120;
+
+/// A member's process and all that belongs to it.
+pub struct Member {
+    /// `RAFT_NODE_ID`.
+    pub id: u64,
+    /// Where its peer port really is.
+    pub peer_addr: String,
+    /// Where its client port is.
+    pub client_addr: String,
+    /// `RAFT_DATA_DIR`.
+    pub data_dir: PathBuf,
+    log: PathBuf,
+    env: Vec<(String, String)>,
+    child: Option<Child>,
+}
+
+impl Member {
+    /// A member that is yet to be started, with its files below `root`.
+    pub fn new(id: u64, root: &Path, env: Vec<(String, String)>) -> Self {
+        let peer_addr = format!("127.0.0.1:{}", super::free_port());
+        let client_addr = format!("127.0.0.1:{}", super::free_port());
+        let data_dir = root.join(format!("node{id}"));
+        let log = root.join(format!("node{id}.log"));
+        let mut member = Self {
+            id,
+            peer_addr,
+            client_addr,
+            data_dir,
+            log,
+            env,
+            child: None,
+        };
+        member.set("RAFT_NODE_ID", &id.to_string());
+        member.set("RAFT_PEER_LISTEN", &member.peer_addr.clone());
+        member.set("RAFT_CLIENT_LISTEN", &member.client_addr.clone());
+        member.set("RAFT_DATA_DIR", &member.data_dir.display().to_string());
+        member
+    }
+
+    /// Sets a variable for the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.unset(name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Removes a variable for the next start.
+    pub fn unset(&mut self, name: &str) {
+        self.env.retain(|(known, _)| known != name);
+    }
+
+    /// The binary under test, with this member's environment and no other.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_raft-node"));
+        command
+            .env_clear()
+            .envs(self.env.iter().cloned())
+            .env("RUST_BACKTRACE", "1");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the process; its output goes to the end of its log.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "member {} runs already", self.id);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .expect("open the log");
+        let child = self
+            .command()
+            .stdout(log.try_clone().expect("share the log"))
+            .stderr(log)
+            .spawn()
+            .expect("start raft-node");
+        self.child = Some(child);
+    }
+
+    /// Whether the process was started and has not been seen to end.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("the member runs");
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid");
+        kill_process(pid, signal).expect("signal raft-node");
+    }
+
+    /// SIGKILL, as `docker kill`: at once, whatever it is doing.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        let mut child = self.child.take().expect("the member runs");
+        child.wait().expect("wait for raft-node");
+    }
+
+    /// SIGTERM, as `docker stop`: asks it to end.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGINT, as Ctrl-C: asks it to end.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
+    /// SIGSTOP, as `docker pause`: it stands still and its connections stay open.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT: it goes on as if nothing had happened.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// The exit code of the process, once it ends by itself.
+    pub async fn exit(&mut self, limit: Duration) -> ExitStatus {
+        let id = self.id;
+        let child = self.child.as_mut().expect("the member runs");
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("wait for raft-node") {
+                break status;
+            }
+            assert!(
+                start.elapsed() < limit,
+                "member {id} did not end within {limit:?}"
+            );
+            tokio::time::sleep(super::LOOK_EVERY).await;
+        };
+        self.child = None;
+        status
+    }
+
+    /// Everything that the process has printed in all of its lives.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Forgets what was printed so far.
+    pub fn clear_log(&self) {
+        File::options()
+            .write(true)
+            .open(&self.log)
+            .and_then(|log| log.set_len(0))
+            .ok();
+    }
+
+    fn print_log(&self) {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let hidden = lines.len().saturating_sub(LOG_LINES_SHOWN);
+        eprintln!(
+            "---- log of member {} ({hidden} earlier lines hidden)",
+            self.id
+        );
+        for line in &lines[hidden..] {
+            eprintln!("{line}");
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Stopped processes die of SIGKILL too.
+            child.kill().ok();
+            child.wait().ok();
+        }
+        if std::thread::panicking() {
+            self.print_log();
+        }
+    }
+}
