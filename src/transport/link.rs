@@ -1,0 +1,384 @@
+//! What is known of each peer, shared by those who send, its lanes, and its streams to us.
+//!
+//! Routing is here: which message takes which way. No lock is held across an await, none for
+//! longer than a look-up, and [`Hub::send`] never waits.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tracing::error;
+
+use super::codec::{self, Lane};
+use super::frame::{self, Call, Frame};
+use super::queue::{Dropped, Slot};
+use super::{Config, Counts};
+use crate::proto::raft as wire;
+use crate::raft::message::Message;
+use crate::raft::types::{NodeId, Term};
+
+/// Votes and hand-overs that may wait for a connection or a turn.
+const CALLS_MAX: usize = 16;
+/// Votes of one peer that we may owe an answer.
+const VOTES_OWED_MAX: usize = 16;
+
+/// Everything that lanes and streams share.
+#[derive(Debug)]
+pub struct Hub {
+    /// As given.
+    pub config: Config,
+    /// What happened.
+    pub counters: Counters,
+    /// One snapshot is received at a time.
+    pub receiving: Semaphore,
+    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
+    closed: AtomicBool,
+}
+
+impl Hub {
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            counters: Counters::default(),
+            receiving: Semaphore::new(1),
+            peers: RwLock::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The peer `id`, if it is a member.
+    pub fn peer(&self, id: NodeId) -> Option<Arc<Peer>> {
+        self.peers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
+    }
+
+    /// Puts the table through `change`.
+    pub fn change<R>(&self, change: impl FnOnce(&mut BTreeMap<NodeId, Arc<Peer>>) -> R) -> R {
+        change(&mut self.peers.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on nobody is spoken with.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.change(|peers| std::mem::take(peers))
+            .values()
+            .for_each(|peer| peer.close());
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// The address of a frame from this member to `to`.
+    pub fn route(&self, to: NodeId) -> wire::Route {
+        frame::route(self.config.cluster, self.config.me, to)
+    }
+
+    /// Who a stream or call comes from: a member, or an error.
+    pub fn member(&self, route: Option<&wire::Route>) -> Result<Arc<Peer>, codec::Error> {
+        let me = self.config.me;
+        let from = codec::sender(self.config.cluster, me, route)?;
+        self.peer(from).ok_or(codec::Error::NotMember { from, me })
+    }
+
+    /// Sends `message` the way it takes, or drops it and counts that.
+    pub fn send(&self, message: Message) {
+        let to = message.to;
+        let size = frame::size_bytes(&message);
+        let counters = &self.counters;
+        if size > self.config.frame_bytes_max {
+            error!(%to, size, max = self.config.frame_bytes_max, "message too large to send");
+            counters.oversized.add();
+            return;
+        }
+        let sent = match self.peer(to) {
+            Some(peer) => peer.send(self.config.cluster, message, size),
+            None => Err(Dropped::Closed),
+        };
+        match sent {
+            Ok(()) => counters.sent.add(),
+            Err(Dropped::Closed) => counters.unreachable.add(),
+            Err(Dropped::Full) => counters.overflowed.add(),
+        }
+    }
+}
+
+/// One other member.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its id.
+    pub id: NodeId,
+    /// Where it is dialled: host and port.
+    pub addr: String,
+    /// Our heartbeats to it.
+    pub beats: Slot<wire::AppendRequest>,
+    /// Our entries to it.
+    pub appends: Slot<wire::AppendRequest>,
+    /// Our clients' requests to it.
+    pub forwards: Slot<wire::ForwardRequest>,
+    /// Our votes and hand-overs to it.
+    pub calls: mpsc::Sender<Call>,
+    /// Our requests that it be sent the latest snapshot, in this term.
+    pub snapshots: mpsc::Sender<Term>,
+    /// Our answers to its heartbeats.
+    pub beat_replies: Slot<wire::AppendReply>,
+    /// Our answers to its entries.
+    pub append_replies: Slot<wire::AppendReply>,
+    /// Our answers to its clients' requests.
+    pub forward_replies: Slot<wire::ForwardReply>,
+    /// Wakes the control lane to report that the peer was lost.
+    pub lost: Notify,
+    /// Wakes a lane that waits before its next dial: the peer was just heard of.
+    pub redial: [Notify; 2],
+    /// Counts control connections to it.
+    pub epoch: AtomicU64,
+    votes: Mutex<Vec<VoteOwed>>,
+    /// The last term in which we spoke to it as leader.
+    led: AtomicU64,
+    /// A control connection is open to it.
+    connected: AtomicBool,
+    /// A control connection opened, in either direction, since the last loss was reported.
+    armed: AtomicBool,
+    removed: AtomicBool,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// The ends of a peer's queues that its lanes hold.
+#[derive(Debug)]
+pub struct Inputs {
+    pub calls: mpsc::Receiver<Call>,
+    pub snapshots: mpsc::Receiver<Term>,
+}
+
+#[derive(Debug)]
+struct VoteOwed {
+    term: Term,
+    pre_vote: bool,
+    answer: oneshot::Sender<wire::VoteReply>,
+}
+
+impl Peer {
+    pub fn new(id: NodeId, addr: String) -> (Self, Inputs) {
+        let (calls, calls_input) = mpsc::channel(CALLS_MAX);
+        let (snapshots, snapshots_input) = mpsc::channel(1);
+        let peer = Self {
+            id,
+            addr,
+            beats: Slot::default(),
+            appends: Slot::default(),
+            forwards: Slot::default(),
+            calls,
+            snapshots,
+            beat_replies: Slot::default(),
+            append_replies: Slot::default(),
+            forward_replies: Slot::default(),
+            lost: Notify::new(),
+            redial: [Notify::new(), Notify::new()],
+            epoch: AtomicU64::new(0),
+            votes: Mutex::default(),
+            led: AtomicU64::new(0),
+            connected: AtomicBool::new(false),
+            armed: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+            tasks: Mutex::default(),
+        };
+        (
+            peer,
+            Inputs {
+                calls: calls_input,
+                snapshots: snapshots_input,
+            },
+        )
+    }
+
+    fn send(&self, cluster: u64, message: Message, size: usize) -> Result<(), Dropped> {
+        let term = message.term;
+        match frame::encode(cluster, message) {
+            Frame::Append(frame) => {
+                self.led.store(term.0, Ordering::Relaxed);
+                self.appends.push(frame, size)
+            }
+            Frame::Heartbeat(frame) => {
+                self.led.store(term.0, Ordering::Relaxed);
+                self.beats.push(frame, size)
+            }
+            Frame::Forward(frame) => self.forwards.push(frame, size),
+            Frame::Call(call) => self.calls.try_send(call).map_err(|_| Dropped::Full),
+            Frame::VoteReply(frame) => self.answer_vote(term, frame),
+            // What answers a snapshot may find no bulk stream open: the other way back will do.
+            Frame::AppendReply(frame) => match self.append_replies.push(frame, size) {
+                Err(Dropped::Closed) => self.beat_replies.push(frame, size),
+                done @ (Ok(()) | Err(Dropped::Full)) => done,
+            },
+            Frame::HeartbeatReply(frame) => self.beat_replies.push(frame, size),
+            Frame::ForwardReply(frame) => self.forward_replies.push(frame, size),
+            // It travels only with its content: see `Transport::send_snapshot`.
+            Frame::Snapshot(_) => Err(Dropped::Closed),
+        }
+    }
+
+    /// The term in which this member last led the peer.
+    pub fn led_term(&self) -> Term {
+        Term(self.led.load(Ordering::Relaxed))
+    }
+
+    /// Registers that the peer asked for a vote; the answer comes here, if it comes.
+    pub fn owe_vote(&self, term: Term, pre_vote: bool) -> oneshot::Receiver<wire::VoteReply> {
+        let (answer, receiver) = oneshot::channel();
+        let mut votes = self.votes.lock().unwrap_or_else(PoisonError::into_inner);
+        votes.retain(|owed| !owed.answer.is_closed());
+        if votes.len() == VOTES_OWED_MAX {
+            votes.remove(0);
+        }
+        votes.push(VoteOwed {
+            term,
+            pre_vote,
+            answer,
+        });
+        receiver
+    }
+
+    /// Gives a vote to the call that asked for it. A refusal speaks of the voter's term, not of
+    /// the one asked about: then the oldest call of its kind takes it, since what a vote says
+    /// does not depend on the call that brings it.
+    fn answer_vote(&self, term: Term, reply: wire::VoteReply) -> Result<(), Dropped> {
+        let mut votes = self.votes.lock().unwrap_or_else(PoisonError::into_inner);
+        votes.retain(|owed| !owed.answer.is_closed());
+        let same_kind = |owed: &VoteOwed| owed.pre_vote == reply.pre_vote;
+        let at = votes
+            .iter()
+            .position(|owed| same_kind(owed) && owed.term == term)
+            .or_else(|| votes.iter().position(same_kind))
+            .ok_or(Dropped::Closed)?;
+        votes
+            .remove(at)
+            .answer
+            .send(reply)
+            .map_err(|_| Dropped::Closed)
+    }
+
+    /// A control connection opened, in either direction.
+    pub fn heard_of(&self) {
+        self.armed.store(true, Ordering::Release);
+    }
+
+    /// A control connection broke. Reported once, however many connections one death breaks.
+    pub fn broken(&self) {
+        if self.armed.swap(false, Ordering::AcqRel) {
+            self.lost.notify_one();
+        }
+    }
+
+    /// Whether our control connection is open.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    /// Our control connection opened or broke.
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Release);
+        if connected {
+            self.epoch.fetch_add(1, Ordering::Relaxed);
+            self.heard_of();
+        } else {
+            self.broken();
+        }
+    }
+
+    /// What wakes `lane` from its wait for the next dial.
+    pub fn redial(&self, lane: Lane) -> &Notify {
+        match lane {
+            Lane::Control => &self.redial[0],
+            Lane::Bulk => &self.redial[1],
+        }
+    }
+
+    /// Whether it was a member and is no more.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    /// Keeps what ends the lanes.
+    pub fn keep_tasks(&self, tasks: impl IntoIterator<Item = AbortHandle>) {
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(tasks);
+    }
+
+    /// Ends its lanes and its streams, for good.
+    pub fn close(&self) {
+        self.removed.store(true, Ordering::Release);
+        self.connected.store(false, Ordering::Release);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.iter().for_each(AbortHandle::abort);
+        self.beats.close_any();
+        self.appends.close_any();
+        self.forwards.close_any();
+        self.beat_replies.close_any();
+        self.append_replies.close_any();
+        self.forward_replies.close_any();
+        self.votes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+}
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What happened since the start; [`Counts`] says what each means.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub sent: Counter,
+    pub received: Counter,
+    pub unreachable: Counter,
+    pub overflowed: Counter,
+    pub oversized: Counter,
+    pub refused: Counter,
+    pub dials: Counter,
+    pub dials_failed: Counter,
+    pub peers_lost: Counter,
+    pub snapshots_sent: Counter,
+    pub snapshots_failed: Counter,
+    pub snapshots_received: Counter,
+}
+
+impl Counters {
+    /// All of them now.
+    pub fn read(&self) -> Counts {
+        Counts {
+            sent: self.sent.get(),
+            received: self.received.get(),
+            unreachable: self.unreachable.get(),
+            overflowed: self.overflowed.get(),
+            oversized: self.oversized.get(),
+            refused: self.refused.get(),
+            dials: self.dials.get(),
+            dials_failed: self.dials_failed.get(),
+            peers_lost: self.peers_lost.get(),
+            snapshots_sent: self.snapshots_sent.get(),
+            snapshots_failed: self.snapshots_failed.get(),
+            snapshots_received: self.snapshots_received.get(),
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The door to the peers: carries [`Message`]s between members over `raft.v1.Raft`.
+//!
+//! Delivers what it can and drops what it must: Raft tolerates loss, so nothing here retries a
+//! message, and every queue is bounded. What it does promise is *order within a kind* (entries
+//! follow entries while a connection lives), *prompt news of a death* ([`Delivery::PeerLost`]
+//! within milliseconds of a reset), and that nothing unchecked reaches the core ([`codec`]).
+//!
+//! # Lanes
+//!
+//! A member opens connections of its own to each peer, so that bulk never delays what keeps a
+//! leader in office:
+//!
+//! | lane | carries out | and back | bound | when full |
+//! |---|---|---|---|---|
+//! | control | heartbeats | their replies | [`Config::control`] | dropped |
+//! | control | votes, `TimeoutNow` | votes | 16 calls | dropped |
+//! | control | forwarded proposals and reads | refusals, read indices | [`Config::bulk`] | dropped |
+//! | bulk | entries | `Appended`, `Rejected` | [`Config::bulk`] | dropped |
+//! | snapshot, on demand | chunks | a receipt | 2 chunks and the HTTP/2 window | reader waits |
+//!
+//! What comes in is checked in the task that reads the socket and handed straight to the
+//! [`Inbox`]; when the inbox is busy, that stream is not read on, and HTTP/2 holds the sender
+//! back.
+//!
+//! # Tasks
+//!
+//! Nothing is spawned here: [`start`] is given a function that does, and calls it for the three
+//! lanes of each peer. Inbound streams live in the tasks of their connections.
+//!
+//! | task | per | ends |
+//! |---|---|---|
+//! | `control` | peer | when the peer is removed or the transport closed |
+//! | `bulk` | peer | likewise |
+//! | `snapshot` | peer | likewise |
+//!
+//! # What is deliberately absent
+//!
+//! It knows neither storage nor the node: where snapshots are kept is behind [`Snapshots`].
+//! TLS has its seams in `dial::endpoint` for the way out, and for the way in where the application gives
+//! [`server_builder`] its listener.
+
+mod codec;
+mod dial;
+mod frame;
+mod link;
+mod peer;
+mod queue;
+mod server;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::AbortHandle;
+use tonic::transport::Server;
+use tracing::info;
+
+use crate::proto::raft::raft_server::RaftServer;
+use crate::raft::message::Message;
+use crate::raft::types::{Index, NodeId, SnapshotMeta};
+
+use link::{Hub, Peer};
+pub use queue::Bounds;
+pub use server::Service;
+
+/// Streams that one connection may open: a peer needs three, and a few for votes.
+const STREAMS_MAX: u32 = 256;
+/// What may be under way unread, per stream and per connection.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Large frames cost fewer headers.
+const HTTP2_FRAME_BYTES: u32 = 1 << 20;
+const HEADERS_BYTES_MAX: u32 = 16 << 10;
+/// Streams reset for the other side's errors before its connection is closed.
+const ERROR_RESETS_MAX: usize = 1024;
+const PENDING_RESETS_MAX: usize = 20;
+
+/// What the transport tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// A peer said this. [`Body::InstallSnapshot`](crate::raft::message::Body::InstallSnapshot)
+    /// comes once its content is stored.
+    Message(Message),
+    /// An established connection with this peer broke. At most once per breakage, and not for
+    /// dials that fail.
+    PeerLost(NodeId),
+    /// The sending of a snapshot ended.
+    SnapshotSent {
+        /// To whom it went.
+        to: NodeId,
+        /// Its last index; zero when there was none to send.
+        upto: Index,
+        /// Whether the receiver has stored it.
+        ok: bool,
+    },
+}
+
+/// Takes what the transport tells.
+pub trait Inbox: Clone + Send + Sync + 'static {
+    /// Hands over. Waits while the taker is busy: that is what slows a peer down.
+    fn deliver(&self, delivery: Delivery) -> impl Future<Output = ()> + Send;
+}
+
+/// Where snapshots come from and go to. Files are read and written off the event loop: that is
+/// the implementor's business.
+pub trait Snapshots: Clone + Send + Sync + 'static {
+    /// Reads one.
+    type Source: SnapshotSource;
+    /// Writes one.
+    type Sink: SnapshotSink;
+
+    /// The newest snapshot, if there is any.
+    fn newest(
+        &self,
+    ) -> impl Future<Output = io::Result<Option<(SnapshotMeta, Self::Source)>>> + Send;
+
+    /// Makes room for a snapshot that comes in. Dropped unfinished, it leaves nothing behind.
+    fn receive(&self, meta: &SnapshotMeta) -> impl Future<Output = io::Result<Self::Sink>> + Send;
+}
+
+/// The content of a snapshot, read in order.
+pub trait SnapshotSource: Send + 'static {
+    /// The next piece, at most `bytes_max` and never empty; nothing after the last.
+    fn next(&mut self, bytes_max: usize) -> impl Future<Output = io::Result<Option<Bytes>>> + Send;
+}
+
+/// The content of a snapshot, written in order.
+pub trait SnapshotSink: Send + 'static {
+    /// Takes the next piece.
+    fn write(&mut self, piece: Bytes) -> impl Future<Output = io::Result<()>> + Send;
+    /// Makes the whole durable.
+    fn finish(self) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// A task's work.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Starts a task of this name. A task of the transport never panics unless there is a bug.
+pub type Spawn = Arc<dyn Fn(&'static str, Work) -> AbortHandle + Send + Sync>;
+
+/// What the transport goes by.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster: frames of any other are refused.
+    pub cluster: u64,
+    /// This member.
+    pub me: NodeId,
+    /// What may wait in a control stream.
+    pub control: Bounds,
+    /// What may wait in a bulk or forwarding stream. Must exceed the core's in-flight window.
+    pub bulk: Bounds,
+    /// The largest frame, either way.
+    pub frame_bytes_max: usize,
+    /// The wait before the first redial; doubles up to `redial_max`. Both are jittered by half.
+    pub redial_min: Duration,
+    /// The longest wait between dials.
+    pub redial_max: Duration,
+    /// A dial, its greeting included, takes no longer.
+    pub dial_timeout: Duration,
+    /// A silent connection is probed this often, and given up after `keepalive_timeout`.
+    pub keepalive_interval: Duration,
+    /// How long a probe may stay unanswered.
+    pub keepalive_timeout: Duration,
+    /// A vote that is not answered by then is not coming.
+    pub vote_timeout: Duration,
+    /// The size of the pieces that a snapshot travels in.
+    pub snapshot_chunk_bytes: usize,
+    /// What a snapshot may take of the link to one peer, if limited.
+    pub snapshot_bytes_per_second: Option<u64>,
+    /// A snapshot that makes no progress for so long is given up, by either side.
+    pub snapshot_stall_timeout: Duration,
+}
+
+impl Config {
+    /// The defaults, for the member `me` of `cluster`.
+    pub fn new(cluster: u64, me: NodeId) -> Self {
+        Self {
+            cluster,
+            me,
+            control: Bounds {
+                frames_max: 256,
+                bytes_max: 1 << 20,
+            },
+            bulk: Bounds {
+                frames_max: 4096,
+                bytes_max: 32 << 20,
+            },
+            frame_bytes_max: 16 << 20,
+            redial_min: Duration::from_millis(10),
+            redial_max: Duration::from_millis(500),
+            dial_timeout: Duration::from_secs(1),
+            keepalive_interval: Duration::from_secs(1),
+            keepalive_timeout: Duration::from_secs(1),
+            vote_timeout: Duration::from_secs(1),
+            snapshot_chunk_bytes: 256 << 10,
+            snapshot_bytes_per_second: None,
+            snapshot_stall_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages handed to a stream.
+    pub sent: u64,
+    /// Messages delivered to the inbox.
+    pub received: u64,
+    /// Messages dropped because no connection stood.
+    pub unreachable: u64,
+    /// Messages dropped because a queue was full.
+    pub overflowed: u64,
+    /// Messages dropped because no frame may be so large.
+    pub oversized: u64,
+    /// Streams and calls refused, or closed, for what they said.
+    pub refused: u64,
+    /// Connections tried.
+    pub dials: u64,
+    /// Connections tried in vain.
+    pub dials_failed: u64,
+    /// Breakages reported.
+    pub peers_lost: u64,
+    /// Snapshots that a peer has stored.
+    pub snapshots_sent: u64,
+    /// Snapshots that did not reach their peer whole.
+    pub snapshots_failed: u64,
+    /// Snapshots stored for a peer.
+    pub snapshots_received: u64,
+}
+
+/// The way to the peers. A handle: clones share everything.
+#[derive(Clone)]
+pub struct Transport {
+    hub: Arc<Hub>,
+    start_peer: Arc<dyn Fn(NodeId, String) -> Arc<Peer> + Send + Sync>,
+}
+
+/// Starts to dial `peers` (this member among them is passed over), and gives the handle to send
+/// by, and the service by which the peers reach this member, for the peer port.
+pub fn start<I: Inbox, S: Snapshots>(
+    config: Config,
+    peers: impl IntoIterator<Item = (NodeId, String)>,
+    inbox: I,
+    snapshots: S,
+    spawn: Spawn,
+) -> (Transport, RaftServer<Service<I, S>>) {
+    let frame_bytes_max = config.frame_bytes_max;
+    let hub = Arc::new(Hub::new(config));
+    let service = Service::new(Arc::clone(&hub), inbox.clone(), snapshots.clone());
+    let server = RaftServer::new(service)
+        .max_decoding_message_size(frame_bytes_max)
+        .max_encoding_message_size(frame_bytes_max);
+    let start_peer = {
+        let hub = Arc::clone(&hub);
+        move |id, addr| {
+            let (peer, inputs) = Peer::new(id, addr);
+            let peer = Arc::new(peer);
+            let lanes = peer::lanes(&hub, &peer, inputs, &inbox, &snapshots);
+            peer.keep_tasks(lanes.into_iter().map(|(name, work)| spawn(name, work)));
+            peer
+        }
+    };
+    let transport = Transport {
+        hub,
+        start_peer: Arc::new(start_peer),
+    };
+    transport.update_peers(peers);
+    (transport, server)
+}
+
+impl Transport {
+    /// Sends, or drops and counts it: when the peer is not reached, or slow. Never waits.
+    pub fn send(&self, message: Message) {
+        self.hub.send(message);
+    }
+
+    /// Starts to stream the newest snapshot to `to`, in the term in which this member last sent
+    /// it entries or heartbeats. The outcome comes as [`Delivery::SnapshotSent`]; a request made
+    /// while one is already waiting shares that one's.
+    pub fn send_snapshot(&self, to: NodeId) {
+        if let Some(peer) = self.hub.peer(to) {
+            // Full: one is waiting already, and its outcome will do.
+            let _ = peer.snapshots.try_send(peer.led_term());
+        }
+    }
+
+    /// Makes `peers` the members spoken with: starts and ends lanes, and closes the streams of
+    /// those no longer among them. A changed address counts as another peer.
+    pub fn update_peers(&self, peers: impl IntoIterator<Item = (NodeId, String)>) {
+        if self.hub.is_closed() {
+            return;
+        }
+        let me = self.hub.config.me;
+        let wanted: Vec<_> = peers.into_iter().filter(|(id, _)| *id != me).collect();
+        self.hub.change(|table| {
+            table.retain(|id, peer| {
+                let stays = wanted.iter().any(|(w, addr)| w == id && *addr == peer.addr);
+                if !stays {
+                    info!(peer = %id, addr = peer.addr, "peer removed");
+                    peer.close();
+                }
+                stays
+            });
+            for (id, addr) in wanted {
+                table
+                    .entry(id)
+                    .or_insert_with(|| (self.start_peer)(id, addr));
+            }
+        });
+    }
+
+    /// Whether this member's control connection to `peer` stands.
+    pub fn connected(&self, peer: NodeId) -> bool {
+        self.hub.peer(peer).is_some_and(|peer| peer.is_connected())
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> Counts {
+        self.hub.counters.read()
+    }
+
+    /// Ends all lanes and streams: the peers notice at once, and the peer port can drain.
+    pub fn close(&self) {
+        self.hub.close();
+    }
+}
+
+/// The settings of the peer port: every limit that the library leaves open is set.
+pub fn server_builder(config: &Config) -> Server {
+    Server::builder()
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_keepalive_interval(Some(config.keepalive_interval))
+        .http2_keepalive_timeout(Some(config.keepalive_timeout))
+}

@@ -1,0 +1,316 @@
+//! The streams and calls that peers open to this member.
+//!
+//! A stream's frames are read, checked and handed to the inbox by the very task that writes the
+//! replies: the response body *is* the reader. So a frame makes no extra change of task, and a
+//! stream's end, whichever way it comes, drops everything it held.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::codec::{self, Gate, Lane};
+use super::link::{Hub, Peer};
+use super::queue::Frames;
+use super::{Delivery, Inbox, Snapshots, snapshot};
+use crate::proto::raft as wire;
+use crate::proto::raft::raft_server::Raft;
+use crate::raft::message::Message;
+
+/// A stream that does not say who it is from by then is closed.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `raft.v1.Raft`, as served on the peer port.
+pub struct Service<I, S> {
+    hub: Arc<Hub>,
+    inbox: I,
+    snapshots: S,
+}
+
+impl<I: Inbox, S: Snapshots> Service<I, S> {
+    pub(super) fn new(hub: Arc<Hub>, inbox: I, snapshots: S) -> Self {
+        Self {
+            hub,
+            inbox,
+            snapshots,
+        }
+    }
+
+    /// The member that a first frame comes from.
+    fn caller(&self, route: Option<&wire::Route>) -> Result<(Arc<Peer>, Gate), Status> {
+        if self.hub.is_closed() {
+            return Err(Status::unavailable("stopping"));
+        }
+        let peer = self
+            .hub
+            .member(route)
+            .map_err(|error| refused(&self.hub, error))?;
+        let gate = Gate {
+            cluster: self.hub.config.cluster,
+            me: self.hub.config.me,
+            peer: peer.id,
+        };
+        Ok((peer, gate))
+    }
+
+    async fn deliver(&self, message: Message) {
+        self.hub.counters.received.add();
+        self.inbox.deliver(Delivery::Message(message)).await;
+    }
+
+    /// The response that reads the rest of `inbound`.
+    fn replies<T, F: Send + 'static>(
+        &self,
+        inbound: Streaming<F>,
+        check: fn(&Gate, F) -> Result<Message, codec::Error>,
+        gate: Gate,
+        frames: Frames<T>,
+        guard: Guard,
+    ) -> Response<Replies<T>> {
+        let reader = Reader {
+            hub: Arc::clone(&self.hub),
+            peer: Arc::clone(&guard.peer),
+            inbox: self.inbox.clone(),
+            gate,
+        };
+        let reading: Reading = Box::pin(reader.read(inbound, check));
+        Response::new(Replies {
+            reading: Some(reading),
+            frames,
+            _guard: guard,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
+    type AppendEntriesStream = Replies<wire::AppendReply>;
+    type ForwardStream = Replies<wire::ForwardReply>;
+
+    async fn request_vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteReply>, Status> {
+        let frame = request.into_inner();
+        let (peer, gate) = self.caller(frame.route.as_ref())?;
+        let message = gate
+            .vote_request(&frame)
+            .map_err(|error| refused(&self.hub, error))?;
+        let reply = peer.owe_vote(message.term, frame.pre_vote);
+        self.deliver(message).await;
+        match tokio::time::timeout(self.hub.config.vote_timeout, reply).await {
+            Ok(Ok(reply)) => Ok(Response::new(reply)),
+            Ok(Err(_)) | Err(_) => Err(Status::deadline_exceeded("nothing to answer")),
+        }
+    }
+
+    async fn append_entries(
+        &self,
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::AppendEntriesStream>, Status> {
+        let mut inbound = request.into_inner();
+        let hello = first(&mut inbound).await?;
+        let (peer, gate) = self.caller(hello.route.as_ref())?;
+        let lane = codec::append_lane(&hello).map_err(|error| refused(&self.hub, error))?;
+        let (frames, guard) = match lane {
+            Lane::Control => self.open_control(&peer),
+            Lane::Bulk => {
+                let (generation, frames) = peer.append_replies.open(self.hub.config.bulk);
+                (
+                    frames,
+                    Guard {
+                        peer,
+                        stream: Inbound::Appends,
+                        generation,
+                    },
+                )
+            }
+        };
+        Ok(self.replies(inbound, Gate::append_request, gate, frames, guard))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<wire::SnapshotFrame>>,
+    ) -> Result<Response<wire::SnapshotReceipt>, Status> {
+        let mut inbound = request.into_inner();
+        let header = first(&mut inbound).await?;
+        let (peer, gate) = self.caller(header.route.as_ref())?;
+        let incoming = snapshot::Incoming {
+            hub: &self.hub,
+            peer: &peer,
+            gate,
+        };
+        let message = incoming
+            .receive(&self.snapshots, header, inbound)
+            .await
+            .map_err(|status| {
+                warn!(from = %peer.id, why = status.message(), "snapshot not received");
+                status
+            })?;
+        self.deliver(message).await;
+        Ok(Response::new(wire::SnapshotReceipt {}))
+    }
+
+    async fn timeout_now(
+        &self,
+        request: Request<wire::TimeoutNowRequest>,
+    ) -> Result<Response<wire::TimeoutNowReply>, Status> {
+        let frame = request.into_inner();
+        let (_, gate) = self.caller(frame.route.as_ref())?;
+        let message = gate
+            .timeout_now(&frame)
+            .map_err(|error| refused(&self.hub, error))?;
+        self.deliver(message).await;
+        Ok(Response::new(wire::TimeoutNowReply {}))
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<wire::ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let mut inbound = request.into_inner();
+        let hello = first(&mut inbound).await?;
+        let (peer, gate) = self.caller(hello.route.as_ref())?;
+        codec::forward_lane(&hello).map_err(|error| refused(&self.hub, error))?;
+        let (generation, frames) = peer.forward_replies.open(self.hub.config.bulk);
+        let guard = Guard {
+            peer,
+            stream: Inbound::Forwards,
+            generation,
+        };
+        Ok(self.replies(inbound, Gate::forward_request, gate, frames, guard))
+    }
+}
+
+impl<I: Inbox, S: Snapshots> Service<I, S> {
+    /// A peer's control stream: the sign that it lives.
+    fn open_control(&self, peer: &Arc<Peer>) -> (Frames<wire::AppendReply>, Guard) {
+        if peer.beat_replies.is_open() {
+            // It dialled anew, so the connection before broke, unnoticed here.
+            peer.broken();
+        }
+        let (generation, frames) = peer.beat_replies.open(self.hub.config.control);
+        peer.heard_of();
+        if !peer.is_connected() {
+            peer.redial(Lane::Control).notify_one();
+            peer.redial(Lane::Bulk).notify_one();
+        }
+        info!(peer = %peer.id, "peer connected to us");
+        (
+            frames,
+            Guard {
+                peer: Arc::clone(peer),
+                stream: Inbound::Beats,
+                generation,
+            },
+        )
+    }
+}
+
+/// The first frame of a stream, by which it says who it is from.
+async fn first<F>(inbound: &mut Streaming<F>) -> Result<F, Status> {
+    match tokio::time::timeout(HELLO_TIMEOUT, inbound.message()).await {
+        Ok(frame) => frame?.ok_or_else(|| Status::invalid_argument("stream without a first frame")),
+        Err(_) => Err(Status::deadline_exceeded("no first frame in time")),
+    }
+}
+
+fn refused(hub: &Hub, error: codec::Error) -> Status {
+    hub.counters.refused.add();
+    warn!(%error, "frame refused");
+    error.into()
+}
+
+/// Reads one stream into the inbox.
+struct Reader<I> {
+    hub: Arc<Hub>,
+    peer: Arc<Peer>,
+    inbox: I,
+    gate: Gate,
+}
+
+impl<I: Inbox> Reader<I> {
+    async fn read<F>(
+        self,
+        mut inbound: Streaming<F>,
+        check: fn(&Gate, F) -> Result<Message, codec::Error>,
+    ) -> Result<(), Status> {
+        while let Some(frame) = inbound.message().await? {
+            if self.peer.is_removed() {
+                let gone = codec::Error::NotMember {
+                    from: self.peer.id,
+                    me: self.gate.me,
+                };
+                return Err(refused(&self.hub, gone));
+            }
+            let message = check(&self.gate, frame).map_err(|error| refused(&self.hub, error))?;
+            self.hub.counters.received.add();
+            self.inbox.deliver(Delivery::Message(message)).await;
+        }
+        Ok(())
+    }
+}
+
+type Reading = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
+/// A response body: reads the request while it writes the replies. Ends with the request, or
+/// when another stream takes its place.
+pub struct Replies<T> {
+    /// Gone once the request has ended.
+    reading: Option<Reading>,
+    frames: Frames<T>,
+    _guard: Guard,
+}
+
+impl<T> Stream for Replies<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(reading) = &mut self.reading else {
+            return Poll::Ready(None);
+        };
+        if let Poll::Ready(ended) = reading.as_mut().poll(cx) {
+            self.reading = None;
+            return Poll::Ready(ended.err().map(Err));
+        }
+        Pin::new(&mut self.frames)
+            .poll_next(cx)
+            .map(|frame| frame.map(Ok))
+    }
+}
+
+/// Which of a peer's streams to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inbound {
+    Beats,
+    Appends,
+    Forwards,
+}
+
+/// Ends the way back when the stream it goes by ends, however that comes about.
+struct Guard {
+    peer: Arc<Peer>,
+    stream: Inbound,
+    generation: u64,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let peer = &self.peer;
+        match self.stream {
+            Inbound::Beats => {
+                if peer.beat_replies.close(self.generation) {
+                    peer.broken();
+                }
+            }
+            Inbound::Appends => drop(peer.append_replies.close(self.generation)),
+            Inbound::Forwards => drop(peer.forward_replies.close(self.generation)),
+        }
+    }
+}
