@@ -22,6 +22,8 @@ use super::types::{Entry, EntryId, Index, PersistSeq, Term};
 pub struct Log {
     base: EntryId,
     entries: VecDeque<Entry>,
+    /// Sizes of the entries.
+    bytes: usize,
     /// The disk holds this log up to here.
     persisted: Index,
     /// Up to here entries went into some batch for the disk.
@@ -53,6 +55,7 @@ impl Log {
         let mut log = Self {
             base,
             entries: VecDeque::new(),
+            bytes: 0,
             persisted: base.index,
             issued: base.index,
             snapshot_unissued: false,
@@ -174,6 +177,7 @@ impl Log {
         );
         assert!(entry.id.term >= last.term, "terms never fall along a log");
         self.unapplied_bytes += entry.size_bytes();
+        self.bytes += entry.size_bytes();
         self.entries.push_back(entry);
     }
 
@@ -183,11 +187,9 @@ impl Log {
         let at = self
             .position(from)
             .expect("only what is there can conflict");
-        self.unapplied_bytes -= self
-            .entries
-            .range(at..)
-            .map(Entry::size_bytes)
-            .sum::<usize>();
+        let bytes: usize = self.entries.range(at..).map(Entry::size_bytes).sum();
+        self.unapplied_bytes -= bytes;
+        self.bytes -= bytes;
         self.entries.truncate(at);
         let kept = from.prev();
         self.persisted = self.persisted.min(kept);
@@ -211,6 +213,7 @@ impl Log {
         }
         self.base = last;
         self.entries.clear();
+        self.bytes = 0;
         self.issued = last.index;
         self.snapshot_unissued = true;
         self.committed = last.index;
@@ -288,7 +291,18 @@ impl Log {
             return;
         };
         self.base = self.entries[at].id;
-        self.entries.drain(..=at);
+        self.bytes -= self.entries.drain(..=at).map(|entry| entry.size_bytes()).sum::<usize>();
+    }
+
+    /// The last index whose loss brings the entries below `bytes_max`, as far as they are applied.
+    pub fn excess(&self, bytes_max: usize) -> Option<Index> {
+        let mut left = self.bytes;
+        let goes = |entry: &&Entry| {
+            let goes = left > bytes_max && entry.id.index <= self.applied;
+            left -= entry.size_bytes();
+            goes
+        };
+        self.entries.iter().take_while(goes).last().map(|entry| entry.id.index)
     }
 
     /// Holds after every input.

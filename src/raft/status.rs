@@ -118,6 +118,21 @@ impl RaftNode {
         self.log.committed()
     }
 
+    /// The first index in memory, if any: one after what was compacted.
+    pub fn first_index(&self) -> Index {
+        self.log.base().index.next()
+    }
+
+    /// The last index in the log.
+    pub fn last_index(&self) -> Index {
+        self.log.last().index
+    }
+
+    /// Leader only: for how many ticks no quorum was heard from.
+    pub fn quorum_contact_ticks(&self) -> Option<u32> {
+        self.quorum_silent_ticks()
+    }
+
     /// The membership in force.
     pub fn membership(&self) -> &Configuration {
         self.membership.current()

@@ -1,1 +1,43 @@
 //! Tests of the room that need more than one of its parts.
+//!
+//! - `script` plays the golden scripts in `testdata`: stories, one behaviour each;
+//! - `chaos` plays seeded random runs of a small cluster, and checks the paper's invariants after
+//!   every event;
+//! - `hostile` throws nonsense at a node.
+
+mod member;
+
+mod chaos;
+mod checker;
+mod hostile;
+mod script;
+mod show;
+
+use super::{Config, Configuration, NodeId};
+
+/// Member `raw`.
+fn id(raw: u64) -> NodeId {
+    NodeId::new(raw).expect("tests number members from 1")
+}
+
+fn voters(count: u64) -> Configuration {
+    Configuration::of_voters((1..=count).map(id))
+}
+
+/// Small limits, so that tests reach them.
+fn config(raw: u64, seed: u64) -> Config {
+    Config {
+        id: id(raw),
+        heartbeat_ticks: 3,
+        election_ticks_min: 10,
+        election_ticks_max: 20,
+        loss_delay_ticks_max: 2,
+        append_bytes_max: 512,
+        inflight_messages_max: 4,
+        inflight_bytes_max: 1024,
+        uncommitted_bytes_max: 4096,
+        reads_pending_max: 4,
+        ready_bytes_max: 1024,
+        seed,
+    }
+}

@@ -1,0 +1,126 @@
+//! A member with a simulated disk and state machine: what the caller of the core does, in small.
+//!
+//! Batches are written in order and become durable when the test says so; a crash keeps those, and
+//! as much of the next as the test says. The state machine is the chain of entries it has applied.
+
+use std::collections::VecDeque;
+
+use super::super::{
+    Config, Configuration, Entry, EntryId, HardState, Index, Persist, RaftNode, Restored,
+    SnapshotMeta,
+};
+
+/// What survives a crash.
+#[derive(Clone, Debug)]
+pub struct Durable {
+    pub hard_state: HardState,
+    pub base: SnapshotMeta,
+    pub entries: Vec<Entry>,
+}
+
+impl Durable {
+    pub fn new(config: Configuration) -> Self {
+        let base = SnapshotMeta { last: EntryId::default(), config };
+        Self { hard_state: HardState::default(), base, entries: Vec::new() }
+    }
+
+    /// The last index on disk.
+    pub fn last(&self) -> Index {
+        self.entries.last().map_or(self.base.last.index, |entry| entry.id.index)
+    }
+
+    /// Whether the disk vouches for `id`, in the log or in the snapshot.
+    pub fn holds(&self, id: EntryId) -> bool {
+        id.index <= self.base.last.index || self.entries.iter().any(|entry| entry.id == id)
+    }
+
+    fn write(&mut self, hard_state: HardState, snapshot: Option<SnapshotMeta>, entries: &[Entry]) {
+        self.hard_state = hard_state;
+        if let Some(meta) = snapshot {
+            self.base = meta;
+            self.entries.clear();
+        }
+        if let Some(first) = entries.first() {
+            assert!(first.id.index <= self.last().next(), "a gap in the log on disk");
+            assert!(first.id.index > self.base.last.index, "rewrites what the snapshot holds");
+            self.entries.retain(|entry| entry.id.index < first.id.index);
+            self.entries.extend_from_slice(entries);
+        }
+    }
+}
+
+/// One member.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub config: Config,
+    /// None while it is down.
+    pub node: Option<RaftNode>,
+    pub durable: Durable,
+    /// Batches under way to the disk.
+    pub writes: VecDeque<Persist>,
+    /// Entries on their way into the state machine.
+    pub applying: VecDeque<Entry>,
+}
+
+impl Member {
+    pub fn new(config: Config, durable: Durable) -> Self {
+        let mut member = Self {
+            config,
+            node: None,
+            durable,
+            writes: VecDeque::new(),
+            applying: VecDeque::new(),
+        };
+        member.start();
+        member
+    }
+
+    /// Starts from what the disk holds.
+    pub fn start(&mut self) {
+        let Durable { hard_state, base, entries } = self.durable.clone();
+        let applied = base.last.index;
+        let restored = Restored { hard_state, base, entries, applied };
+        self.node = Some(RaftNode::new(self.config.clone(), restored));
+    }
+
+    /// Stops at once. Of the writes under way, `whole` batches reached the disk, and of the next
+    /// one its hard state and `part` entries, if it brings no snapshot.
+    pub fn crash(&mut self, whole: usize, part: Option<usize>) {
+        self.node = None;
+        self.applying.clear();
+        for _ in 0..whole {
+            let Some(batch) = self.writes.pop_front() else { break };
+            self.durable.write(batch.hard_state, batch.snapshot, &batch.entries);
+        }
+        if let (Some(part), Some(batch)) = (part, self.writes.front())
+            && batch.snapshot.is_none()
+        {
+            let part = part.min(batch.entries.len());
+            let entries = batch.entries[..part].to_vec();
+            let hard_state = batch.hard_state;
+            self.durable.write(hard_state, None, &entries);
+        }
+        self.writes.clear();
+    }
+
+    /// The oldest write under way is durable. Returns it; the node has not been told.
+    pub fn finish_write(&mut self) -> Option<Persist> {
+        let batch = self.writes.pop_front()?;
+        self.durable.write(batch.hard_state, batch.snapshot.clone(), &batch.entries);
+        Some(batch)
+    }
+
+    /// The state machine writes a snapshot of all it has applied, which allows the log to go.
+    pub fn save_snapshot(&mut self) -> Option<SnapshotMeta> {
+        let node = self.node.as_ref()?;
+        let applied = node.status().applied;
+        if applied <= self.durable.base.last.index {
+            return None;
+        }
+        let last = EntryId { term: node.term_at(applied)?, index: applied };
+        let meta = SnapshotMeta { last, config: node.membership_at(applied).clone() };
+        self.durable.base = meta.clone();
+        self.durable.entries.retain(|entry| entry.id.index > applied);
+        Some(meta)
+    }
+}
