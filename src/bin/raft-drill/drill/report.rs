@@ -1,0 +1,232 @@
+//! What a drill found: a row for each round, and the judgement.
+
+use super::cluster::Fault;
+use crate::output;
+use crate::probe::{self, Findings, Violations};
+use crate::summary::median;
+use serde::Serialize;
+
+/// One fault, from strike to return.
+#[derive(Clone, Debug, Serialize)]
+pub struct Round {
+    /// From 1.
+    pub number: u32,
+    /// Who was struck.
+    pub leader: String,
+    /// Who led when it was healed.
+    pub next_leader: String,
+    /// Longest time without an acknowledged write at any member, from strike to healing.
+    pub gap_ms: f64,
+    /// The same, from healing to the end of the round.
+    pub return_gap_ms: f64,
+    /// Longest time without an acknowledged write at one of the others, over the round.
+    pub survivors_gap_ms: f64,
+    /// Writes that brought no acknowledgement, those to the struck member included.
+    pub failed_writes: u64,
+    /// From healing until healthy and caught up.
+    pub back_ms: f64,
+    /// By how much the term grew through the fault.
+    pub terms: u64,
+    /// Leader or term changed again while the member was struck.
+    pub election_while_held: bool,
+    /// Leader or term changed when it returned.
+    pub election_on_return: bool,
+    /// Linearizable reads that were too old.
+    pub stale: u64,
+    /// Acknowledged writes of the round that a member lacks.
+    pub lost: u64,
+    /// Writes of the round that happened twice.
+    pub duplicated: u64,
+    /// Keys that nobody wrote.
+    pub phantom: u64,
+}
+
+impl Round {
+    /// One line on how it went.
+    pub fn describe(&self, of: u32) -> String {
+        format!(
+            "round {} of {of}: {} struck, {} leads; {:.1} ms without a write, back after {:.0} ms",
+            self.number, self.leader, self.next_leader, self.gap_ms, self.back_ms
+        )
+    }
+
+    fn longest_gap_ms(&self) -> f64 {
+        self.gap_ms.max(self.return_gap_ms)
+    }
+
+    fn row(&self) -> Vec<String> {
+        let yes_no = |yes: bool| if yes { "YES" } else { "no" }.to_owned();
+        vec![
+            self.number.to_string(),
+            self.leader.clone(),
+            self.next_leader.clone(),
+            format!("{:.1}", self.gap_ms),
+            format!("{:.1}", self.return_gap_ms),
+            format!("{:.1}", self.survivors_gap_ms),
+            self.failed_writes.to_string(),
+            self.terms.to_string(),
+            format!("{:.0}", self.back_ms),
+            yes_no(self.election_on_return),
+            self.lost.to_string(),
+            self.stale.to_string(),
+        ]
+    }
+}
+
+/// All rounds, and the read-back after them.
+#[derive(Clone, Debug, Serialize)]
+pub struct DrillReport {
+    /// What befell the leaders.
+    pub fault: Fault,
+    /// In order.
+    pub rounds: Vec<Round>,
+    /// Everything that was written, read back once more at the end.
+    pub read_back: Findings,
+    /// Over all rounds.
+    pub stale: Violations,
+}
+
+impl DrillReport {
+    /// The table and the sums.
+    pub fn print(&self) {
+        let rows: Vec<Vec<String>> = self.rounds.iter().map(Round::row).collect();
+        let head = [
+            "round",
+            "struck",
+            "leads",
+            "gap ms",
+            "on return",
+            "survivor",
+            "failed",
+            "terms",
+            "back ms",
+            "election on return",
+            "lost",
+            "stale",
+        ];
+        output::table(&head, &rows);
+        let of = |figure: fn(&Round) -> f64| -> (f64, f64) {
+            let figures: Vec<f64> = self.rounds.iter().map(figure).collect();
+            (
+                median(&figures),
+                figures.iter().copied().fold(0.0, f64::max),
+            )
+        };
+        let say = |what: &str, (median, max): (f64, f64)| {
+            output::line(&format!(
+                "{what}: median {median:.1} ms, longest {max:.1} ms"
+            ));
+        };
+        output::line(&format!("{} × {}", self.rounds.len(), self.fault.name()));
+        say(
+            "without an acknowledged write, at any member",
+            of(Round::longest_gap_ms),
+        );
+        say(
+            "without an acknowledged write, at one of the others",
+            of(|r| r.survivors_gap_ms),
+        );
+        say(
+            "until healthy and caught up again",
+            of(|round| round.back_ms),
+        );
+        output::line(&format!(
+            "elections caused by a return: {}",
+            self.elections_on_return()
+        ));
+        probe::print_violations("stale linearizable reads", &self.stale);
+        probe::print_findings(&self.read_back);
+    }
+
+    fn elections_on_return(&self) -> usize {
+        self.rounds
+            .iter()
+            .filter(|round| round.election_on_return)
+            .count()
+    }
+
+    /// Success, or the first reason why not.
+    pub fn verdict(&self, max_gap_ms: Option<u64>) -> Result<(), String> {
+        let promises_kept =
+            |round: &Round| round.lost + round.duplicated + round.phantom + round.stale == 0;
+        let kept = self.rounds.iter().all(promises_kept);
+        if !kept || !self.read_back.clean() || self.stale.count > 0 {
+            return Err("the cluster broke its promises".to_owned());
+        }
+        if self.elections_on_return() > 0 {
+            return Err("a member's return caused an election".to_owned());
+        }
+        let longest = self
+            .rounds
+            .iter()
+            .map(Round::longest_gap_ms)
+            .fold(0.0, f64::max);
+        match max_gap_ms {
+            Some(max) if longest > max as f64 => Err(format!(
+                "no write was acknowledged for {longest:.1} ms; at most {max} ms were allowed"
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> DrillReport {
+        let round = Round {
+            number: 1,
+            leader: "node1".to_owned(),
+            next_leader: "node2".to_owned(),
+            gap_ms: 40.0,
+            return_gap_ms: 8.0,
+            survivors_gap_ms: 45.0,
+            failed_writes: 300,
+            back_ms: 200.0,
+            terms: 1,
+            election_while_held: false,
+            election_on_return: false,
+            stale: 0,
+            lost: 0,
+            duplicated: 0,
+            phantom: 0,
+        };
+        let stale = Violations::default();
+        let read_back = Findings::default();
+        DrillReport {
+            fault: Fault::Stop,
+            rounds: vec![round],
+            read_back,
+            stale,
+        }
+    }
+
+    #[test]
+    fn verdict_fails_on_each_broken_promise() {
+        assert_eq!(report().verdict(None), Ok(()));
+        assert_eq!(report().verdict(Some(40)), Ok(()));
+        assert!(report().verdict(Some(39)).unwrap_err().contains("40.0 ms"));
+        let breaks: [fn(&mut DrillReport); 7] = [
+            |report| report.rounds[0].lost = 1,
+            |report| report.rounds[0].stale = 1,
+            |report| report.rounds[0].duplicated = 1,
+            |report| report.rounds[0].phantom = 1,
+            |report| report.rounds[0].election_on_return = true,
+            |report| report.read_back.lost.add("gone".to_owned()),
+            |report| report.stale.add("old".to_owned()),
+        ];
+        for break_it in breaks {
+            let mut broken = report();
+            break_it(&mut broken);
+            assert!(broken.verdict(None).is_err());
+        }
+    }
+
+    #[test]
+    fn gap_on_return_counts() {
+        let mut slow_return = report();
+        slow_return.rounds[0].return_gap_ms = 300.0;
+        assert!(slow_return.verdict(Some(100)).is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! `raft-drill`: loads a cluster, breaks it, and checks what its clients lost.
+//!
+//! It speaks the etcd v3 API and nothing else, so that the same run, unchanged, measures etcd. It
+//! is never part of the image: build it with the feature `drill` (on by default).
+
+mod bulk;
+mod drill;
+mod grpc;
+mod load;
+mod output;
+mod probe;
+mod summary;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Loads, drills and checks a cluster that speaks the etcd v3 API.
+#[derive(Parser)]
+#[command(name = "raft-drill", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Closed-loop load: operations per second, latency percentiles, errors
+    Load(load::LoadArgs),
+    /// Write and read at every member all the time: gaps, lost writes, stale reads
+    Probe(probe::ProbeArgs),
+    /// Strike the leader again and again while the probe runs
+    Drill(drill::DrillArgs),
+    /// Write many keys quickly
+    Fill(bulk::FillArgs),
+    /// Compare the hash of every member's store at one revision
+    Hash(bulk::HashArgs),
+    /// Medians and ratios of two systems from the lines of `load --json --label`
+    Summary(summary::SummaryArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Load(args) => load::run(&args),
+        Command::Probe(args) => probe::run(&args),
+        Command::Drill(args) => drill::run(&args),
+        Command::Fill(args) => bulk::run_fill(&args),
+        Command::Hash(args) => bulk::run_hash(&args),
+        Command::Summary(args) => summary::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::progress(&format!("raft-drill: {failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
