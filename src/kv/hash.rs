@@ -4,12 +4,13 @@
 //! for, by key and then by age, whatever compaction has physically removed. The number itself is
 //! this project's own: it agrees between our members, not with etcd's.
 
+use std::ops::Bound;
+
 use super::compaction::Pin;
 use super::error::Error;
 use super::key::Key;
 use super::key_index::Version;
 use super::store::Store;
-use std::ops::Bound;
 
 /// The hash and what it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,13 +91,14 @@ impl HashScan {
     /// Hashes up to `keys_max` more keys; true when there are no more. Begins anew if a snapshot
     /// has replaced the store.
     pub fn step(&mut self, store: &Store, keys_max: usize) -> Result<bool, Error> {
+        if self.done {
+            return Ok(true);
+        }
         if !self.pin.holds(store) {
             *self = Self::new(self.asked, store)?;
         }
-        if !self.done {
-            self.next = self.walk(store, keys_max.max(1));
-            self.done = self.next.is_none();
-        }
+        self.next = self.walk(store, keys_max.max(1));
+        self.done = self.next.is_none();
         Ok(self.done)
     }
 

@@ -95,7 +95,8 @@ mod tests {
         ];
         keys.sort();
         let sorted: Vec<&[u8]> = keys.iter().map(Key::as_slice).collect();
-        assert_eq!(sorted, [b"", b"a", b"a\0", &long[1..], &long[..], b"b"]);
+        let expected: [&[u8]; 6] = [b"", b"a", b"a\0", &long[1..], &long, b"b"];
+        assert_eq!(sorted, expected);
         assert!(matches!(keys[3], Key::Inline { .. }));
         assert!(matches!(keys[4], Key::Heap(_)));
     }

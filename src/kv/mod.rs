@@ -66,6 +66,9 @@ mod range;
 mod snapshot;
 mod txn;
 
+#[cfg(test)]
+mod tests;
+
 pub use codec::DecodeError;
 pub use command::Command;
 pub use error::Error;

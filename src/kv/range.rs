@@ -30,6 +30,8 @@ pub struct RangeScan {
     /// The first key not looked at yet, if not the range's first.
     next: Option<Key>,
     found: Vec<Version>,
+    /// What was found earlier: kept aside, so that no step has to move it all to make room.
+    earlier: Vec<Vec<Version>>,
     count: i64,
     done: bool,
 }
@@ -52,6 +54,7 @@ impl RangeScan {
             pin: None,
             next: None,
             found: Vec::new(),
+            earlier: Vec::new(),
             count: 0,
             done: false,
         })
@@ -61,11 +64,11 @@ impl RangeScan {
     /// one it began with (a snapshot has replaced it), it begins anew, and fails if the revision
     /// asked for is not to be had there.
     pub fn step(&mut self, store: &Store, keys_max: usize) -> Result<bool, Error> {
-        if self.pin.as_ref().is_some_and(|pin| !pin.holds(store)) {
-            *self = Self::new(std::mem::take(&mut self.request), store)?;
-        }
         if self.done {
             return Ok(true);
+        }
+        if self.pin.as_ref().is_some_and(|pin| !pin.holds(store)) {
+            *self = Self::new(std::mem::take(&mut self.request), store)?;
         }
         self.next = self.walk(store, keys_max.max(1));
         self.done = self.next.is_none();
@@ -75,6 +78,10 @@ impl RangeScan {
     /// The answer, once [`Self::step`] has said that it is done. Needs no store and no lock.
     pub fn finish(mut self) -> RangeResponse {
         assert!(self.done, "a scan is finished when its last step is done");
+        if !self.earlier.is_empty() {
+            self.earlier.push(self.found);
+            self.found = self.earlier.into_iter().flatten().collect();
+        }
         sort(&self.request, &mut self.found);
         let limit = limit(&self.request);
         let more = limit.is_some_and(|limit| self.found.len() > limit);
@@ -100,8 +107,12 @@ impl RangeScan {
             .next
             .as_ref()
             .map_or(begin, |key| Bound::Included(key.as_slice()));
-        let fetch_max = self.fetch_max();
-        let sort_at = self.sort_at();
+        let sort_at = sort_at(&self.request);
+        if self.found.len() >= EARLIER_AT && sort_at.is_none() {
+            self.earlier.push(std::mem::take(&mut self.found));
+        }
+        let earlier = self.earlier.iter().map(Vec::len).sum();
+        let fetch_max = fetch_max(&self.request).saturating_sub(earlier);
         // Whether a key exists now stands in the tree itself.
         let now = self.revision == store.revision;
         for (key, slot) in store.index.range((begin, end)) {
@@ -122,37 +133,40 @@ impl RangeScan {
             self.count += 1;
             if self.found.len() < fetch_max && passes(&self.request, version) {
                 self.found.push(version.clone());
-                if self.found.len() >= sort_at {
+                if sort_at.is_some_and(|sort_at| self.found.len() >= sort_at) {
                     shorten(&self.request, &mut self.found);
                 }
             }
         }
         None
     }
+}
 
-    /// How many keys to fetch before counting is enough.
-    fn fetch_max(&self) -> usize {
-        let request = &self.request;
-        let by_key = request.sort_target == SortTarget::Key;
-        let as_they_come = match request.sort_order {
-            SortOrder::None => true,
-            SortOrder::Ascend => by_key,
-            SortOrder::Descend => false,
-        };
-        match limit(request) {
-            _ if request.count_only => 0,
-            Some(limit) if as_they_come && !has_filters(request) => limit.saturating_add(1),
-            Some(_) | None => usize::MAX,
-        }
-    }
+/// From how many found on a further step puts them aside.
+const EARLIER_AT: usize = 4096;
 
-    /// With how many found a limited and sorted read drops those that cannot be in its answer.
-    fn sort_at(&self) -> usize {
-        const SLACK: usize = 1024;
-        limit(&self.request).map_or(usize::MAX, |limit| {
-            limit.saturating_mul(2).saturating_add(SLACK)
-        })
+/// How many keys to fetch before counting is enough.
+fn fetch_max(request: &RangeRequest) -> usize {
+    let by_key = request.sort_target == SortTarget::Key;
+    let as_they_come = match request.sort_order {
+        SortOrder::None => true,
+        SortOrder::Ascend => by_key,
+        SortOrder::Descend => false,
+    };
+    match limit(request) {
+        _ if request.count_only => 0,
+        Some(limit) if as_they_come && !has_filters(request) => limit.saturating_add(1),
+        Some(_) | None => usize::MAX,
     }
+}
+
+/// With how many found a read that sorts all for the sake of a few drops those that cannot be in
+/// its answer. None if it does not, or if they are so many that sorting them takes long.
+fn sort_at(request: &RangeRequest) -> Option<usize> {
+    let all = fetch_max(request) == usize::MAX;
+    limit(request)
+        .filter(|limit| all && *limit <= 1024)
+        .map(|limit| 2 * limit + 1024)
 }
 
 fn limit(request: &RangeRequest) -> Option<usize> {
@@ -206,6 +220,7 @@ fn sort(request: &RangeRequest, found: &mut [Version]) {
         SortTarget::Value => a.value().cmp(b.value()),
     };
     match request.sort_order {
+        SortOrder::None | SortOrder::Ascend if request.sort_target == SortTarget::Key => {}
         SortOrder::None | SortOrder::Ascend => found.sort_by(compare),
         SortOrder::Descend => found.sort_by(|a, b| compare(b, a)),
     }
