@@ -1,0 +1,150 @@
+//! Where rooms that do not know each other meet: the transport's deliveries become the driver's
+//! events, and the storage's snapshot files become what the transport streams.
+
+use std::io;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use crate::node::driver::Outbox;
+use crate::node::{Event, Ticket};
+use crate::raft::{Message, NodeId, SnapshotMeta};
+use crate::storage::{Disk, SnapshotReader, SnapshotStore, SnapshotWriter};
+use crate::transport::{Delivery, Inbox, SnapshotSink, SnapshotSource, Snapshots, Transport};
+
+/// The way from the transport to the driver.
+#[derive(Clone)]
+pub(super) struct DriverInbox(mpsc::Sender<Event<Ticket>>);
+
+impl DriverInbox {
+    pub(super) fn new(events: mpsc::Sender<Event<Ticket>>) -> Self {
+        Self(events)
+    }
+}
+
+impl Inbox for DriverInbox {
+    async fn deliver(&self, delivery: Delivery) {
+        let event = match delivery {
+            Delivery::Message(message) => Event::Message(message),
+            Delivery::PeerLost(peer) => Event::PeerLost(peer),
+            Delivery::SnapshotSent { to, upto, ok } => Event::SnapshotSent { to, upto, ok },
+        };
+        // The driver is gone only when the process is ending.
+        drop(self.0.send(event).await);
+    }
+}
+
+/// The way from the driver to the transport.
+pub(super) struct TransportOutbox(Transport);
+
+impl TransportOutbox {
+    pub(super) fn new(transport: Transport) -> Self {
+        Self(transport)
+    }
+}
+
+impl Outbox for TransportOutbox {
+    fn send(&self, message: Message) {
+        self.0.send(message);
+    }
+
+    fn send_snapshot(&self, to: NodeId) {
+        self.0.send_snapshot(to);
+    }
+}
+
+/// Snapshot files, read and written on threads that may wait for the disk.
+pub(super) struct SnapshotFiles<D: Disk>(SnapshotStore<D>);
+
+impl<D: Disk> SnapshotFiles<D> {
+    pub(super) fn new(store: SnapshotStore<D>) -> Self {
+        Self(store)
+    }
+}
+
+impl<D: Disk> Clone for SnapshotFiles<D> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<D: Disk> Snapshots for SnapshotFiles<D> {
+    type Source = Source<D>;
+    type Sink = Sink<D>;
+
+    async fn newest(&self) -> io::Result<Option<(SnapshotMeta, Source<D>)>> {
+        let store = self.0.clone();
+        let reader = off_loop(move || store.read().map_err(io::Error::other)).await?;
+        Ok(reader.map(|reader| {
+            let meta = reader.info().meta.clone();
+            (meta, Source { reader: Some(reader), rest: Bytes::new() })
+        }))
+    }
+
+    async fn receive(&self, meta: &SnapshotMeta) -> io::Result<Sink<D>> {
+        let (store, meta) = (self.0.clone(), meta.clone());
+        let writer = off_loop(move || store.create(&meta).map_err(io::Error::other)).await?;
+        Ok(Sink { writer: Some(writer) })
+    }
+}
+
+/// A snapshot being read. The reader is away while a thread reads.
+pub(super) struct Source<D: Disk> {
+    reader: Option<SnapshotReader<D>>,
+    /// What is left of the last chunk.
+    rest: Bytes,
+}
+
+impl<D: Disk> SnapshotSource for Source<D> {
+    async fn next(&mut self, bytes_max: usize) -> io::Result<Option<Bytes>> {
+        if self.rest.is_empty() {
+            let Some(mut reader) = self.reader.take() else { return Ok(None) };
+            let (reader, chunk) = off_loop(move || {
+                let chunk = reader.next_chunk().map_err(io::Error::other)?;
+                Ok((reader, chunk))
+            })
+            .await?;
+            let Some(chunk) = chunk else { return Ok(None) };
+            self.reader = Some(reader);
+            self.rest = chunk;
+        }
+        Ok(Some(self.rest.split_to(bytes_max.min(self.rest.len()))))
+    }
+}
+
+/// A snapshot being written. The writer is away while a thread writes.
+pub(super) struct Sink<D: Disk> {
+    writer: Option<SnapshotWriter<D>>,
+}
+
+impl<D: Disk> Sink<D> {
+    fn writer(&mut self) -> io::Result<SnapshotWriter<D>> {
+        self.writer.take().ok_or_else(|| io::Error::other("an earlier write failed"))
+    }
+}
+
+impl<D: Disk> SnapshotSink for Sink<D> {
+    async fn write(&mut self, piece: Bytes) -> io::Result<()> {
+        let mut writer = self.writer()?;
+        let writer = off_loop(move || {
+            writer.write(&piece).map_err(io::Error::other)?;
+            Ok(writer)
+        })
+        .await?;
+        self.writer = Some(writer);
+        Ok(())
+    }
+
+    async fn finish(mut self) -> io::Result<()> {
+        let writer = self.writer()?;
+        off_loop(move || writer.finish().map(drop).map_err(io::Error::other)).await
+    }
+}
+
+/// Runs what may wait for a disk where nobody waits for it.
+async fn off_loop<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
+}

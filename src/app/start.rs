@@ -1,0 +1,361 @@
+//! How a node starts: listeners first, so that a wrong address is told before anything is
+//! touched; then the disk; then the threads, from the disk outwards.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc as thread_channel;
+use std::sync::{Arc, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::kv::Machine;
+use crate::node::applier::{self, Applier};
+use crate::node::clock::{self, Pulse, Ticker};
+use crate::node::driver::{self, DriverParts, Inboxes};
+use crate::node::persister;
+use crate::node::recovery::{self, Recovered};
+use crate::node::snapshotter::Snapshotter;
+use crate::node::{Event, Handle, Limits, Member, Replica, ReplicaConfig, Status, Ticket};
+use crate::raft::{self, Configuration, EntryId, Index, NodeId, Role, Term};
+use crate::storage::{self, Identity, Options, RealDisk, SnapshotStore, Wal};
+
+use super::serve::{Clients, Consensus};
+use super::{COMPLETIONS_MAX, MESSAGES_MAX, REQUESTS_MAX, exit};
+
+/// The longest that a request waits for its outcome, as in etcd.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// Log kept in memory for followers that lag.
+const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
+
+/// The least log that makes a snapshot worth its while.
+const SNAPSHOT_LOG_BYTES_MIN: u64 = 16 << 20;
+
+/// After a lost connection to the leader, members wait a random part of this before they ask for
+/// votes: long enough that rarely two of them ask at once, too short for a client to notice.
+const LOSS_DELAY: Duration = Duration::from_millis(20);
+
+/// A running node.
+pub struct Node {
+    pub(super) handle: Handle,
+    metrics: Arc<Metrics>,
+    pub(super) clients: Clients,
+    pub(super) consensus: Consensus,
+    pub(super) workers: Vec<JoinHandle<()>>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port cannot be had.
+    #[error("{variable}={addr}: cannot listen there: {source}")]
+    Listen {
+        /// Whose value it is.
+        variable: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data directory is unusable, or belongs to somebody else.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// What the log says cannot be followed.
+    #[error(transparent)]
+    Recovery(#[from] recovery::Error),
+    /// The system gives no more threads or sockets.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    /// With which code the process ends.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen { .. } => exit::CONFIGURATION,
+            Self::Storage(_) | Self::Recovery(recovery::Error::Storage(_)) => exit::DISK,
+            Self::Recovery(_) | Self::System { .. } => exit::BUG,
+        }
+    }
+}
+
+impl Node {
+    /// Starts a node: returns once it serves, which may be before it knows a leader.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing is left running then.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let clients_listener = listen("RAFT_CLIENT_LISTEN", config.client_listen)?;
+        let peers_listener = listen("RAFT_PEER_LISTEN", config.peer_listen)?;
+        let recovered = recover(config)?;
+
+        let metrics = Arc::new(Metrics::new());
+        metrics.quota_bytes.set(config.quota_bytes);
+        let pulse = Pulse::new();
+        let machine = Arc::new(RwLock::new(recovered.machine));
+        let (requests, clients_inbox) = mpsc::channel(REQUESTS_MAX);
+        let (messages, peers_inbox) = mpsc::channel(MESSAGES_MAX);
+        let (completions, completions_inbox) = mpsc::channel(COMPLETIONS_MAX);
+        let (status, status_seen) = watch::channel(Arc::new(first_status(config)));
+        let handle = Handle::new(
+            requests,
+            status_seen,
+            pulse.clone(),
+            Arc::clone(&machine),
+            members(config),
+            Limits { request_bytes_max: config.max_request_bytes, quota_bytes: config.quota_bytes },
+        );
+
+        let replica_config = replica_config(config, recovered.openings);
+        let confirm_ticks = replica_config.raft.election_ticks_max;
+        let replica = Replica::new(
+            replica_config,
+            recovered.restored,
+            recovered.latest_snapshot,
+            recovered.log_bytes,
+        );
+        let workers = Workers::start(WorkersParts {
+            wal: recovered.wal,
+            snapshots: recovered.snapshots.clone(),
+            applied: recovered.applied,
+            config: recovered.config,
+            machine,
+            completions,
+            metrics: Arc::clone(&metrics),
+        })?;
+        let driver = DriverParts {
+            identity: driver::Identity {
+                node_id: node_id(config),
+                cluster_id: config.cluster_id(),
+                name: config.node_name.as_str().into(),
+            },
+            replica,
+            inboxes: Inboxes {
+                completions: completions_inbox,
+                peers: peers_inbox,
+                clients: clients_inbox,
+            },
+            persister: workers.persister,
+            applier: workers.applier,
+            ticker: Ticker::new(tick(config), confirm_ticks + 1),
+            pulse,
+            status,
+            metrics: Arc::clone(&metrics),
+            confirm_ticks,
+        };
+        let snapshots = recovered.snapshots;
+        let consensus =
+            Consensus::start(config, peers_listener, &handle, messages, snapshots, driver)?;
+        let clients = Clients::start(config, clients_listener, &handle, &metrics)?;
+        Ok(Self { handle, metrics, clients, consensus, workers: workers.threads })
+    }
+
+    /// The door to the node.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
+
+/// What the worker threads are made of.
+struct WorkersParts {
+    wal: Wal<RealDisk>,
+    snapshots: SnapshotStore<RealDisk>,
+    applied: EntryId,
+    config: Configuration,
+    machine: Arc<RwLock<Machine>>,
+    completions: mpsc::Sender<Event<Ticket>>,
+    metrics: Arc<Metrics>,
+}
+
+/// The threads that wait for disks, and the ways to give them work. Each ends when nobody can
+/// give it work any more.
+struct Workers {
+    persister: thread_channel::Sender<persister::Job<RealDisk>>,
+    applier: thread_channel::Sender<applier::Job>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    fn start(parts: WorkersParts) -> Result<Self, StartError> {
+        let (persister, persister_jobs) = thread_channel::channel();
+        let (spares, spare_jobs) = thread_channel::channel();
+        let (to_snapshotter, snapshotter_jobs) = thread_channel::channel();
+        let (applier, applier_jobs) = thread_channel::channel();
+        let WorkersParts { wal, snapshots, applied, config, machine, completions, metrics } = parts;
+
+        let ways = persister::Ways {
+            jobs: persister_jobs,
+            snapshots: snapshots.clone(),
+            done: completions.clone(),
+            spares,
+            metrics: Arc::clone(&metrics),
+        };
+        let snapshotter = Snapshotter {
+            machine: Arc::clone(&machine),
+            snapshots: snapshots.clone(),
+            persister: persister.clone(),
+            done: completions.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let owner = Applier {
+            machine,
+            applied,
+            config,
+            snapshots,
+            snapshotter: to_snapshotter,
+            done: completions,
+            metrics,
+        };
+        let back = persister.clone();
+        let threads = vec![
+            start_thread("spare", move || persister::make_spares(&spare_jobs, &back))?,
+            start_thread("wal", move || run_persister(wal, &ways))?,
+            start_thread("snapshot", move || snapshotter.run(&snapshotter_jobs))?,
+            start_thread("apply", move || run_applier(owner, &applier_jobs))?,
+        ];
+        Ok(Self { persister, applier, threads })
+    }
+}
+
+fn run_persister(wal: Wal<RealDisk>, ways: &persister::Ways<RealDisk>) {
+    if let Err(error) = persister::run(wal, ways) {
+        exit::fatal(exit::DISK, &error.to_string());
+    }
+}
+
+fn run_applier(applier: Applier<RealDisk>, jobs: &thread_channel::Receiver<applier::Job>) {
+    match applier.run(jobs) {
+        Ok(()) => {}
+        Err(error) => {
+            let why = error.to_string();
+            exit::fatal(StartError::from(error).exit_code(), &why);
+        }
+    }
+}
+
+/// Starts a thread of the process.
+pub(super) fn start_thread(
+    name: &'static str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|source| StartError::System { what: "start a thread", source })
+}
+
+fn listen(variable: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(addr).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|source| StartError::Listen { variable, addr, source })
+}
+
+fn recover(config: &Config) -> Result<Recovered<RealDisk>, StartError> {
+    let began = Instant::now();
+    let disk = RealDisk::open(&config.data_dir)?;
+    let identity =
+        Identity { cluster_id: config.cluster_id(), node_id: node_id(config) };
+    let voters = config.peers.iter().filter_map(|peer| NodeId::new(peer.id.get()));
+    let first = Configuration::of_voters(voters);
+    let recovered = recovery::recover(&disk, Options::default(), identity, &first, LOG_CACHE_BYTES_MAX)?;
+    info!(
+        data_dir = %config.data_dir.display(),
+        term = recovered.restored.hard_state.term.0,
+        applied = recovered.applied.index.0,
+        took_ms = began.elapsed().as_millis() as u64,
+        "data directory read"
+    );
+    Ok(recovered)
+}
+
+fn node_id(config: &Config) -> NodeId {
+    NodeId::new(config.node_id.get()).expect("the configuration's id is not zero")
+}
+
+fn members(config: &Config) -> Vec<Member> {
+    let member = |peer: &crate::config::Peer| {
+        let own = peer.id == config.node_id;
+        Member {
+            id: NodeId::new(peer.id.get()).expect("the configuration's ids are not zero"),
+            name: if own { config.node_name.clone() } else { format!("node{}", peer.id) },
+            peer_addr: if own { config.peer_advertise.clone() } else { peer.addr.clone() },
+            client_addrs: if own { vec![config.client_advertise.clone()] } else { Vec::new() },
+            learner: false,
+        }
+    };
+    config.peers.iter().map(member).collect()
+}
+
+fn tick(config: &Config) -> Duration {
+    driver::tick_length(Duration::from_millis(config.heartbeat_interval_ms))
+}
+
+fn replica_config(config: &Config, openings: u64) -> ReplicaConfig {
+    let tick_ms = tick(config).as_millis() as u64;
+    let ticks = |ms: u64| u32::try_from(ms.div_ceil(tick_ms)).expect("the configuration is bounded");
+    let election_ticks_max = ticks(config.election_timeout_max_ms);
+    ReplicaConfig {
+        raft: raft::Config {
+            id: node_id(config),
+            heartbeat_ticks: ticks(config.heartbeat_interval_ms),
+            election_ticks_min: ticks(config.election_timeout_min_ms),
+            election_ticks_max,
+            loss_delay_ticks_max: ticks(LOSS_DELAY.as_millis() as u64),
+            append_bytes_max: 1 << 20,
+            inflight_messages_max: 256,
+            inflight_bytes_max: 16 << 20,
+            uncommitted_bytes_max: 64 << 20,
+            reads_pending_max: 4096,
+            ready_bytes_max: 8 << 20,
+            seed: clock::seed(config.node_id.get()),
+        },
+        // Every opening of the directory has a range of its own.
+        first_sequence: (openings << 40) + 1,
+        request_ticks: ticks(REQUEST_TIMEOUT.as_millis() as u64),
+        park_ticks: 2 * election_ticks_max,
+        disk_stall_ticks: 2 * election_ticks_max,
+        proposals_max: REQUESTS_MAX,
+        proposal_bytes_max: 128 << 20,
+        reads_max: REQUESTS_MAX,
+        log_cache_bytes_max: LOG_CACHE_BYTES_MAX,
+        snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN,
+    }
+}
+
+fn first_status(config: &Config) -> Status {
+    Status {
+        node_id: node_id(config),
+        cluster_id: config.cluster_id(),
+        name: config.node_name.as_str().into(),
+        role: Role::Follower,
+        term: Term::default(),
+        leader: None,
+        commit: Index::default(),
+        applied: Index::default(),
+        last_index: Index::default(),
+        proposals_pending: 0,
+        alive: true,
+        ready: false,
+        leader_confirmed: false,
+        applied_at_start: false,
+        disk_stalled: false,
+        shutting_down: false,
+    }
+}

@@ -1,0 +1,263 @@
+//! The event loop: the only place where a [`Replica`] meets the world.
+//!
+//! One turn takes everything that has arrived, gives it to the replica, and does what the
+//! replica wants done, without ever waiting for a disk, the state machine or a socket: each of
+//! those reports back by an event. Completions come first and peers before clients, so that
+//! load from clients cannot starve consensus; ticks come after what peers said, so that a member
+//! that was frozen hears its peers before it judges them.
+
+use std::sync::Arc;
+use std::sync::mpsc as thread_channel;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::metrics::Metrics;
+use crate::raft::{Message, NodeId, Role, Transition};
+use crate::storage::Disk;
+
+use super::applier;
+use super::clock::{Pulse, Ticker};
+use super::event::{Effect, Event};
+use super::handle::Ticket;
+use super::persister;
+use super::replica::Replica;
+use super::status::Status;
+
+/// Events of one source taken into one turn. Bounds how long others wait.
+const BURST_MAX: usize = 256;
+
+/// The way to the peers.
+pub trait Outbox {
+    /// Sends, or drops when the peer is not reached or slow. Never waits.
+    fn send(&self, message: Message);
+    /// Starts to stream the latest snapshot; its outcome comes as [`Event::SnapshotSent`].
+    fn send_snapshot(&self, to: NodeId);
+}
+
+/// Where events come from. All bounded.
+pub struct Inboxes {
+    /// The disk, the state machine, the snapshotter.
+    pub completions: mpsc::Receiver<Event<Ticket>>,
+    /// The transport.
+    pub peers: mpsc::Receiver<Event<Ticket>>,
+    /// The handle.
+    pub clients: mpsc::Receiver<Event<Ticket>>,
+}
+
+/// What never changes about this member.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its id.
+    pub node_id: NodeId,
+    /// Its cluster.
+    pub cluster_id: u64,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// What the event loop is made of, but for the way to the peers.
+pub struct DriverParts<D: Disk> {
+    /// Who this is.
+    pub identity: Identity,
+    /// The member itself.
+    pub replica: Replica<Ticket>,
+    /// Its inputs.
+    pub inboxes: Inboxes,
+    /// The way to its disk. Bounded by the core's windows, not by itself.
+    pub persister: thread_channel::Sender<persister::Job<D>>,
+    /// The way to its state machine. Likewise.
+    pub applier: thread_channel::Sender<applier::Job>,
+    /// Time.
+    pub ticker: Ticker,
+    /// Shows that the loop turns.
+    pub pulse: Pulse,
+    /// Where its status is published.
+    pub status: watch::Sender<Arc<Status>>,
+    /// Its metrics.
+    pub metrics: Arc<Metrics>,
+    /// A leader whose quorum contact is older than this many ticks is not confirmed.
+    pub confirm_ticks: u32,
+}
+
+/// The event loop.
+pub struct Driver<O, D: Disk> {
+    parts: DriverParts<D>,
+    outbox: O,
+}
+
+impl<O: Outbox, D: Disk> Driver<O, D> {
+    /// A loop that sends by `outbox`.
+    pub fn new(parts: DriverParts<D>, outbox: O) -> Self {
+        Self { parts, outbox }
+    }
+
+    /// Turns until every sender of a client request is gone, or the task is dropped.
+    pub async fn run(mut self) {
+        loop {
+            let ticks = tokio::select! {
+                biased;
+                Some(event) = self.parts.inboxes.completions.recv() => { self.parts.replica.handle(event); 0 }
+                Some(event) = self.parts.inboxes.peers.recv() => { self.parts.replica.handle(event); 0 }
+                () = tokio::time::sleep_until(self.parts.ticker.next().into()) => self.parts.ticker.due(),
+                request = self.parts.inboxes.clients.recv() => match request {
+                    Some(event) => { self.parts.replica.handle(event); 0 }
+                    None => return,
+                },
+            };
+            self.take_what_else_came();
+            for _ in 0..ticks {
+                self.parts.replica.handle(Event::Tick);
+            }
+            self.perform();
+            self.parts.pulse.beat();
+            self.publish(ticks > 0);
+        }
+    }
+
+    fn take_what_else_came(&mut self) {
+        let Inboxes { completions, peers, clients } = &mut self.parts.inboxes;
+        for inbox in [completions, peers, clients] {
+            for _ in 0..BURST_MAX {
+                let Ok(event) = inbox.try_recv() else { break };
+                self.parts.replica.handle(event);
+            }
+        }
+    }
+
+    fn perform(&mut self) {
+        for effect in self.parts.replica.flush() {
+            match effect {
+                Effect::Send(message) => self.outbox.send(message),
+                Effect::Persist(persist) => self.to_persister(persister::Job::Write(persist)),
+                Effect::Apply(entries) => self.to_applier(applier::Job::Apply(entries)),
+                Effect::Restore(meta) => self.to_applier(applier::Job::Restore(meta)),
+                Effect::SaveSnapshot => self.to_applier(applier::Job::SaveSnapshot),
+                Effect::SendSnapshot { to } => {
+                    info!(%to, "sending a snapshot");
+                    self.outbox.send_snapshot(to);
+                }
+                Effect::ReadReady(tickets) => tickets.into_iter().for_each(barrier_passed),
+                Effect::TransferDone(ticket) => barrier_passed(ticket),
+                Effect::VoteReply { ticket: Ticket::Vote(reply), granted } => {
+                    drop(reply.send(Ok(granted)));
+                }
+                Effect::VoteReply { ticket, .. } => {
+                    unreachable!("a vote was asked for with a ticket of another kind: {ticket:?}")
+                }
+                Effect::Fail(ticket, why) => {
+                    if matches!(ticket, Ticket::Propose(_)) {
+                        self.parts.metrics.proposals_failed.inc();
+                    }
+                    ticket.fail(why);
+                }
+                Effect::Transition(transition) => self.report(transition),
+            }
+        }
+    }
+
+    /// The other thread is gone only when the process is ending.
+    fn to_persister(&self, job: persister::Job<D>) {
+        if self.parts.persister.send(job).is_err() {
+            warn!("the log writer has stopped");
+        }
+    }
+
+    fn to_applier(&self, job: applier::Job) {
+        if self.parts.applier.send(job).is_err() {
+            warn!("the state machine has stopped");
+        }
+    }
+
+    fn report(&self, now: Transition) {
+        let before = self.parts.status.borrow().clone();
+        if before.role != now.role {
+            info!(term = now.term.0, from = before.role.as_str(), to = now.role.as_str(),
+                "role changed");
+        }
+        match now.leader {
+            Some(leader) if before.leader != now.leader || before.term != now.term => {
+                self.parts.metrics.leader_changes.inc();
+                info!(term = now.term.0, %leader, "leader known");
+            }
+            None if before.leader.is_some() => info!(term = now.term.0, "leader lost"),
+            Some(_) | None => {}
+        }
+        // Seen by the next report; the full status follows at the end of the turn.
+        self.parts.status.send_modify(|status| {
+            let status = Arc::make_mut(status);
+            (status.role, status.term, status.leader) = (now.role, now.term, now.leader);
+        });
+    }
+
+    /// Publishes the status if it changed. Indexes alone are published once per tick: nobody
+    /// needs them sooner, and they change with every write.
+    fn publish(&self, ticked: bool) {
+        let next = self.status_now();
+        let changed = {
+            let last = self.parts.status.borrow();
+            if ticked {
+                **last != next
+            } else {
+                (last.role, last.term, last.leader, last.ready, last.leader_confirmed)
+                    != (next.role, next.term, next.leader, next.ready, next.leader_confirmed)
+            }
+        };
+        if !changed {
+            return;
+        }
+        let metrics = &self.parts.metrics;
+        metrics.has_leader.set(i64::from(next.leader.is_some()));
+        metrics.is_leader.set(i64::from(next.role == Role::Leader));
+        metrics.term.set(next.term.0.cast_signed());
+        metrics.committed_index.set(next.commit.0.cast_signed());
+        metrics.applied_index.set(next.applied.0.cast_signed());
+        metrics.proposals_pending.set(next.proposals_pending as i64);
+        self.parts.status.send_replace(Arc::new(next));
+    }
+
+    fn status_now(&self) -> Status {
+        let raft = self.parts.replica.raft();
+        let seen = self.parts.replica.seen();
+        let disk_stalled = self.parts.replica.disk_stalled();
+        let shutting_down = self.parts.replica.stopping();
+        let applied_at_start = self.parts.replica.caught_up();
+        Status {
+            node_id: self.parts.identity.node_id,
+            cluster_id: self.parts.identity.cluster_id,
+            name: Arc::clone(&self.parts.identity.name),
+            role: seen.role,
+            term: seen.term,
+            leader: seen.leader,
+            commit: raft.committed(),
+            applied: self.parts.replica.applied(),
+            last_index: raft.last_index(),
+            proposals_pending: self.parts.replica.proposals_pending(),
+            alive: !disk_stalled,
+            ready: seen.leader.is_some() && applied_at_start && !shutting_down && !disk_stalled,
+            leader_confirmed: seen.role == Role::Leader
+                && raft.quorum_contact_ticks().is_some_and(|silent| {
+                    silent <= self.parts.confirm_ticks
+                }),
+            applied_at_start,
+            disk_stalled,
+            shutting_down,
+        }
+    }
+}
+
+fn barrier_passed(ticket: Ticket) {
+    match ticket {
+        Ticket::Barrier(reply) => drop(reply.send(Ok(()))),
+        other @ (Ticket::Propose(_) | Ticket::Vote(_)) => {
+            unreachable!("a barrier was asked for with a ticket of another kind: {other:?}")
+        }
+    }
+}
+
+/// How long one tick lasts: fine enough for the short delay after a lost connection, coarse
+/// enough to cost nothing.
+pub fn tick_length(heartbeat_interval: Duration) -> Duration {
+    (heartbeat_interval / 10).max(Duration::from_millis(1))
+}

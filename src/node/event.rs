@@ -1,0 +1,118 @@
+//! What happens to a replica, and what it wants done about it.
+//!
+//! A *ticket* `T` stands for whoever waits for a request: a oneshot sender in the real node, an
+//! operation number in simulation. Every ticket that enters by an [`Event`] leaves by exactly
+//! one [`Effect`].
+
+use bytes::Bytes;
+
+use crate::raft::{
+    Entry, Index, Message, NodeId, Persist, PersistSeq, SnapshotMeta, Term, Transition,
+};
+
+use super::error::RequestError;
+
+/// An input of [`Replica`](super::Replica).
+#[derive(Debug)]
+pub enum Event<T> {
+    /// One tick of the clock passed.
+    Tick,
+    /// A peer said something.
+    Message(Message),
+    /// An established connection with this peer broke.
+    PeerLost(NodeId),
+    /// A client of this member wants a command replicated.
+    Propose {
+        /// The encoded command.
+        data: Bytes,
+        /// Who waits: leaves with [`Effect::Apply`], or [`Effect::Fail`].
+        ticket: T,
+    },
+    /// A client of this member wants to read linearizably.
+    Read {
+        /// Who waits: leaves with [`Effect::ReadReady`], or [`Effect::Fail`].
+        ticket: T,
+    },
+    /// Every batch up to `seq` is durable.
+    Persisted {
+        /// The last batch done.
+        seq: PersistSeq,
+    },
+    /// The state machine holds everything up to `index`.
+    Applied {
+        /// The last entry applied.
+        index: Index,
+        /// What the state machine's data takes, by which the next snapshot is timed.
+        data_bytes: u64,
+    },
+    /// A snapshot of this member's own state is durable, and the log names it.
+    SnapshotSaved {
+        /// What it stands for.
+        meta: SnapshotMeta,
+    },
+    /// A snapshot could not be written; it is tried again when next due.
+    SnapshotFailed,
+    /// The sending of a snapshot, asked for by [`Effect::SendSnapshot`], ended.
+    SnapshotSent {
+        /// To whom it went.
+        to: NodeId,
+        /// Its last index.
+        upto: Index,
+        /// Whether the receiver has it whole.
+        ok: bool,
+    },
+    /// An operator wants another leader: `to`, or whoever is most caught up.
+    Transfer {
+        /// The next leader.
+        to: Option<NodeId>,
+        /// Who waits: leaves with [`Effect::TransferDone`], or [`Effect::Fail`].
+        ticket: T,
+    },
+    /// A vote is asked for by somebody whose log is empty (`NodeRegistration.RequestVote`).
+    VoteRequest {
+        /// Who wants to lead.
+        candidate: NodeId,
+        /// In which term.
+        term: Term,
+        /// Who waits: leaves with [`Effect::VoteReply`].
+        ticket: T,
+    },
+    /// The member is about to stop: hand leadership over and take none again.
+    Stop,
+}
+
+/// An output of [`Replica`](super::Replica).
+#[derive(Debug)]
+pub enum Effect<T> {
+    /// Send this; it may be lost.
+    Send(Message),
+    /// Make this durable, in order; then report [`Event::Persisted`].
+    Persist(Persist),
+    /// Apply these in order, answer the tickets, then report [`Event::Applied`].
+    Apply(Vec<(Entry, Option<T>)>),
+    /// Replace the state machine by this snapshot, which is durable here; then report
+    /// [`Event::Applied`].
+    Restore(SnapshotMeta),
+    /// Everything a linearizable read must see is applied.
+    ReadReady(Vec<T>),
+    /// Write a snapshot of what is applied, in the background.
+    SaveSnapshot,
+    /// Stream the latest snapshot to this peer, then report [`Event::SnapshotSent`].
+    SendSnapshot {
+        /// To whom.
+        to: NodeId,
+    },
+    /// Another member leads now.
+    TransferDone(T),
+    /// The outcome of a [`Event::VoteRequest`]; if granted, it is durable.
+    VoteReply {
+        /// Who waits.
+        ticket: T,
+        /// Whether the vote was given.
+        granted: bool,
+    },
+    /// The request failed.
+    Fail(T, RequestError),
+    /// Role, term or leader changed.
+    Transition(Transition),
+}

@@ -1,0 +1,187 @@
+//! The door through which the rest of the process uses the node. Cheap to clone; knows nothing
+//! of protocols.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::kv;
+use crate::raft::{Index, NodeId, Term};
+
+use super::clock::Pulse;
+use super::error::RequestError;
+use super::event::Event;
+use super::status::{Member, Status};
+
+/// What the state machine made of a command.
+#[derive(Debug)]
+pub struct Applied {
+    /// Its answer; an error of `kv` is an outcome too, the same on every member.
+    pub response: Result<kv::Response, kv::Error>,
+    /// Where the command stands in the log.
+    pub index: Index,
+    /// In which term it got there.
+    pub term: Term,
+}
+
+/// Whoever waits for an outcome: the ticket of the real node.
+#[derive(Debug)]
+pub enum Ticket {
+    /// For a command.
+    Propose(oneshot::Sender<Result<Applied, RequestError>>),
+    /// For a read barrier, or for leadership to move.
+    Barrier(oneshot::Sender<Result<(), RequestError>>),
+    /// For a vote.
+    Vote(oneshot::Sender<Result<bool, RequestError>>),
+}
+
+impl Ticket {
+    /// Tells whoever waits that the request failed. Nobody may be waiting any more.
+    pub fn fail(self, why: RequestError) {
+        match self {
+            Self::Propose(reply) => drop(reply.send(Err(why))),
+            Self::Barrier(reply) => drop(reply.send(Err(why))),
+            Self::Vote(reply) => drop(reply.send(Err(why))),
+        }
+    }
+}
+
+/// Bounds on what a client may ask.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The largest encoded command.
+    pub request_bytes_max: usize,
+    /// The data size past which commands that add data are refused.
+    pub quota_bytes: u64,
+}
+
+/// The node, as `api` and `admin` see it.
+#[derive(Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Event<Ticket>>,
+    status: watch::Receiver<Arc<Status>>,
+    pulse: Pulse,
+    machine: Arc<RwLock<kv::Machine>>,
+    members: Arc<[Member]>,
+    limits: Limits,
+}
+
+impl Handle {
+    /// A door to the driver behind `requests`.
+    pub fn new(
+        requests: mpsc::Sender<Event<Ticket>>,
+        status: watch::Receiver<Arc<Status>>,
+        pulse: Pulse,
+        machine: Arc<RwLock<kv::Machine>>,
+        members: Vec<Member>,
+        limits: Limits,
+    ) -> Self {
+        Self { requests, status, pulse, machine, members: members.into(), limits }
+    }
+
+    /// Replicates a command. Resolves once it is applied on this member.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`]; what [`is_definite`](RequestError::is_definite) had no effect.
+    pub async fn propose(&self, command: kv::Command) -> Result<Applied, RequestError> {
+        let data = command.encode();
+        if data.len() > self.limits.request_bytes_max {
+            return Err(RequestError::TooLarge);
+        }
+        if self.over_quota(command.cost_bytes()) {
+            return Err(RequestError::NoSpace);
+        }
+        let (reply, outcome) = oneshot::channel();
+        self.request(Event::Propose { data, ticket: Ticket::Propose(reply) })?;
+        outcome.await.unwrap_or(Err(RequestError::Stopped))
+    }
+
+    /// After this, any look at the store sees every write acknowledged before the call.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`]; a barrier never has an effect.
+    pub async fn read_barrier(&self) -> Result<(), RequestError> {
+        let (reply, outcome) = oneshot::channel();
+        self.request(Event::Read { ticket: Ticket::Barrier(reply) })?;
+        outcome.await.unwrap_or(Err(RequestError::Stopped))
+    }
+
+    /// Looks at the store. Writes wait meanwhile: keep it short.
+    pub fn with_store<R>(&self, look: impl FnOnce(&kv::Store) -> R) -> R {
+        // A panic aborts the process in release; in tests a poisoned store is still whole,
+        // since readers do not change it.
+        let machine = self.machine.read().unwrap_or_else(PoisonError::into_inner);
+        look(machine.store())
+    }
+
+    /// The latest status.
+    pub fn status(&self) -> Arc<Status> {
+        let status = Arc::clone(&self.status.borrow());
+        if !status.alive || self.pulse.is_fresh() {
+            return status;
+        }
+        // The driver has not turned for a while: its last word is not to be trusted.
+        Arc::new(Status { alive: false, ready: false, leader_confirmed: false, ..(*status).clone() })
+    }
+
+    /// Wakes whenever the status changes. A driver that hangs does not wake it: ask
+    /// [`status`](Self::status) now and then too.
+    pub fn watch_status(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.clone()
+    }
+
+    /// The members now.
+    pub fn members(&self) -> Vec<Member> {
+        self.members.to_vec()
+    }
+
+    /// The bounds on requests.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Hands leadership to `to`, or to the most caught-up voter. Resolves once that one leads.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::NotLeader`], [`RequestError::BadTransferee`], or a time-out.
+    pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<(), RequestError> {
+        let (reply, outcome) = oneshot::channel();
+        self.request(Event::Transfer { to, ticket: Ticket::Barrier(reply) })?;
+        outcome.await.unwrap_or(Err(RequestError::Stopped))
+    }
+
+    /// Asks this member, by every rule, for its vote for a candidate whose log is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::TooManyRequests`] or [`RequestError::Stopped`].
+    pub async fn request_vote(&self, candidate: NodeId, term: Term) -> Result<bool, RequestError> {
+        let (reply, outcome) = oneshot::channel();
+        self.request(Event::VoteRequest { candidate, term, ticket: Ticket::Vote(reply) })?;
+        outcome.await.unwrap_or(Err(RequestError::Stopped))
+    }
+
+    /// Begins to stop: goes unready, hands leadership over. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::Stopped`] if it has stopped already.
+    pub async fn begin_stop(&self) -> Result<(), RequestError> {
+        self.requests.send(Event::Stop).await.map_err(|_| RequestError::Stopped)
+    }
+
+    fn over_quota(&self, more_bytes: u64) -> bool {
+        more_bytes > 0
+            && self.with_store(kv::Store::size_bytes) + more_bytes > self.limits.quota_bytes
+    }
+
+    fn request(&self, event: Event<Ticket>) -> Result<(), RequestError> {
+        self.requests.try_send(event).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
+            mpsc::error::TrySendError::Closed(_) => RequestError::Stopped,
+        })
+    }
+}

@@ -1,0 +1,38 @@
+//! The engine room: one member, between its sockets and its disk.
+//!
+//! | part | is | knows |
+//! |---|---|---|
+//! | [`replica`] | a synchronous state machine: [`Event`]s in, [`Effect`]s out | no clock, no I/O |
+//! | [`driver`] | the only event loop | the replica, and channels to all others |
+//! | [`persister`] | a thread: group commit of the log | the write-ahead log |
+//! | [`applier`] | a thread: owner of the state machine | the store's lock, those who wait |
+//! | [`snapshotter`] | a thread: snapshots to disk, at leisure | the store, the snapshot files |
+//! | [`recovery`] | what the disk remembers, at start | storage, the state machine |
+//! | [`handle`] | the door for the rest of the process | a bounded queue to the driver |
+//!
+//! The driver never waits for any of the others; each reports by an event. Transport is not
+//! known here: messages leave through [`driver::Outbox`].
+
+pub mod applier;
+pub mod clock;
+pub mod driver;
+pub mod error;
+pub mod event;
+pub mod handle;
+pub mod image;
+pub mod persister;
+pub mod reads;
+pub mod recovery;
+pub mod replica;
+pub mod snapshotter;
+pub mod status;
+pub mod waiters;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::RequestError;
+pub use event::{Effect, Event};
+pub use handle::{Applied, Handle, Limits, Ticket};
+pub use replica::{Replica, ReplicaConfig};
+pub use status::{Member, Status};

@@ -1,0 +1,599 @@
+//! Everything between the sockets and the disk, as one synchronous state machine: events in,
+//! effects out.
+//!
+//! It owns the consensus core and knows what the core must not: who waits for what, when a
+//! snapshot is due, when the disk hangs, when to hand leadership over. It does no I/O, reads no
+//! clock and draws no chance, so that a simulator runs whole members by calling it.
+//!
+//! Feed any number of events with [`Replica::handle`], then call [`Replica::flush`] once: what
+//! arrived together is proposed, persisted and sent together.
+
+use std::collections::VecDeque;
+
+use crate::raft::{
+    self, Body, Entry, Index, Message, NodeId, Payload, Persist, PersistSeq, RaftNode, ReadGrant,
+    Ready, Refusal, RequestId, Restored, Role, SnapshotMeta, Term, Transition,
+};
+
+use super::error::RequestError;
+use super::event::{Effect, Event};
+use super::reads::Reads;
+use super::waiters::{Tick, Waiters};
+
+/// How a replica behaves, in ticks and bytes.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// The core's share.
+    pub raft: raft::Config,
+    /// Exceeds every request sequence of this member's earlier runs.
+    pub first_sequence: u64,
+    /// The longest that a request waits for its outcome.
+    pub request_ticks: u32,
+    /// The longest that a request waits for a leader to appear.
+    pub park_ticks: u32,
+    /// A batch not durable after this long means that the disk hangs.
+    pub disk_stall_ticks: u32,
+    /// Proposals that wait at once; more are refused.
+    pub proposals_max: usize,
+    /// Their bytes; more are refused.
+    pub proposal_bytes_max: usize,
+    /// Reads that wait at once; more are refused.
+    pub reads_max: usize,
+    /// Log kept in memory for followers that lag; those further behind get a snapshot.
+    pub log_cache_bytes_max: usize,
+    /// The least log that makes a snapshot worth its while. The due size is the larger of this
+    /// and the data, so that snapshots cost a constant factor of what is written.
+    pub snapshot_log_bytes_min: u64,
+}
+
+/// Whether this member has seen, once, all that was committed when it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CatchUp {
+    /// Ask the leader how far that is.
+    Wanted,
+    /// Asked, at this tick.
+    Asked(RequestId, Tick),
+    /// It is this far.
+    Until(Index),
+    /// Seen.
+    Done,
+}
+
+/// A batch on its way to the disk.
+#[derive(Debug)]
+struct PendingPersist {
+    seq: PersistSeq,
+    since: Tick,
+    restore: Option<SnapshotMeta>,
+    messages_after: Vec<Message>,
+}
+
+/// Somebody waits for leadership to move.
+#[derive(Debug)]
+struct PendingTransfer<T> {
+    ticket: T,
+    /// When the core has given up for certain.
+    deadline: Tick,
+}
+
+/// A vote that leaves through a door instead of to a peer.
+#[derive(Debug)]
+struct PendingVote<T> {
+    seq: PersistSeq,
+    candidate: NodeId,
+    ticket: T,
+    granted: bool,
+}
+
+/// One member, without its sockets and its disk.
+#[derive(Debug)]
+pub struct Replica<T> {
+    config: ReplicaConfig,
+    raft: RaftNode,
+    now: Tick,
+    seen: Transition,
+    /// Since when no leader is known.
+    leaderless_since: Tick,
+    /// Refused requests are not tried again before this, unless the leader changes.
+    retry_at: Tick,
+    waiters: Waiters<T>,
+    reads: Reads<T>,
+    catch_up: CatchUp,
+    applied: Index,
+    /// The term of the last entry handed out for application.
+    applying_term: Term,
+    persists: VecDeque<PendingPersist>,
+    transfers: Vec<PendingTransfer<T>>,
+    votes: Vec<PendingVote<T>>,
+    snapshots: SnapshotWork,
+    stopping: bool,
+    effects: Vec<Effect<T>>,
+}
+
+/// Snapshots: when one is due, and who waits for one.
+#[derive(Debug, Default)]
+struct SnapshotWork {
+    /// Log written since the last snapshot, in bytes.
+    log_bytes: u64,
+    /// `log_bytes` when the snapshot now being written was asked for.
+    saving: Option<u64>,
+    latest: Index,
+    wanted_by: Vec<NodeId>,
+}
+
+impl<T> Replica<T> {
+    /// A member as the disk remembers it. `log_bytes` is the log since the snapshot at `latest`.
+    pub fn new(
+        config: ReplicaConfig,
+        restored: Restored,
+        latest_snapshot: Index,
+        log_bytes: u64,
+    ) -> Self {
+        let applied = restored.applied;
+        let waiters = Waiters::new(
+            config.raft.id,
+            config.first_sequence,
+            config.proposals_max,
+            config.proposal_bytes_max,
+        );
+        let reads = Reads::new(config.reads_max);
+        let raft = RaftNode::new(config.raft.clone(), restored);
+        let status = raft.status();
+        Self {
+            seen: Transition { term: status.term, role: status.role, leader: status.leader },
+            raft,
+            now: 0,
+            leaderless_since: 0,
+            retry_at: 0,
+            waiters,
+            reads,
+            catch_up: CatchUp::Wanted,
+            applied,
+            applying_term: Term::default(),
+            persists: VecDeque::new(),
+            transfers: Vec::new(),
+            votes: Vec::new(),
+            snapshots: SnapshotWork {
+                log_bytes,
+                latest: latest_snapshot,
+                ..SnapshotWork::default()
+            },
+            stopping: false,
+            effects: Vec::new(),
+            config,
+        }
+    }
+
+    /// The core's own account of itself.
+    pub fn raft(&self) -> &RaftNode {
+        &self.raft
+    }
+
+    /// Role, term and leader as last reported.
+    pub fn seen(&self) -> Transition {
+        self.seen
+    }
+
+    /// The last entry known to be applied.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// Whether everything that was committed when this member started is applied.
+    pub fn caught_up(&self) -> bool {
+        self.catch_up == CatchUp::Done
+    }
+
+    /// Whether the disk has let a batch wait for too long.
+    pub fn disk_stalled(&self) -> bool {
+        self.persists
+            .front()
+            .is_some_and(|batch| self.now - batch.since > u64::from(self.config.disk_stall_ticks))
+    }
+
+    /// Proposals that wait for their outcome.
+    pub fn proposals_pending(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Whether [`Event::Stop`] came.
+    pub fn stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Whether [`Event::Stop`] has done what it can: leadership is not here.
+    pub fn stopped(&self) -> bool {
+        self.stopping && self.seen.role != Role::Leader
+    }
+
+    /// Takes one event in. Its effects come with the next [`flush`](Self::flush).
+    pub fn handle(&mut self, event: Event<T>) {
+        match event {
+            Event::Tick => self.tick(),
+            Event::Message(message) => self.raft.step(message),
+            Event::PeerLost(peer) => self.peer_lost(peer),
+            Event::Propose { data, ticket } => self.propose(data, ticket),
+            Event::Read { ticket } => self.read(ticket),
+            Event::Persisted { seq } => self.persisted(seq),
+            Event::Applied { index, data_bytes } => self.on_applied(index, data_bytes),
+            Event::SnapshotSaved { meta } => self.snapshot_saved(&meta),
+            Event::SnapshotFailed => self.snapshots.saving = None,
+            Event::SnapshotSent { to, upto, ok } => self.raft.snapshot_sent(to, ok, upto),
+            Event::Transfer { to, ticket } => self.transfer(to, ticket),
+            Event::VoteRequest { candidate, term, ticket } => {
+                self.vote_request(candidate, term, ticket);
+            }
+            Event::Stop => self.stop(),
+        }
+    }
+
+    /// Everything that follows from the events since the last call, in the order to do it.
+    pub fn flush(&mut self) -> Vec<Effect<T>> {
+        self.submit();
+        while self.drain() {
+            self.submit();
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    fn tick(&mut self) {
+        self.now += 1;
+        self.raft.tick();
+        // Deadlines are coarse: a look every few ticks spares the walk over all that waits.
+        if self.now.is_multiple_of(8) {
+            self.expire();
+        }
+        if self.seen.leader.is_none() && self.leaderless_too_long() {
+            let parked = self.waiters.give_up_parked();
+            let queued = self.reads.give_up_queued();
+            self.fail_all(parked.into_iter().chain(queued), RequestError::NoLeader);
+        }
+        let lost_before = u64::from(self.config.raft.election_ticks_min);
+        if self.now > lost_before {
+            self.reads.requeue(self.now - lost_before);
+        }
+        if let CatchUp::Asked(_, asked) = self.catch_up
+            && self.now > asked + lost_before
+        {
+            self.catch_up = CatchUp::Wanted;
+        }
+        // A leader whose disk hangs cannot promise anything: somebody else should lead. The
+        // core refuses when nobody can, and the attempt is repeated.
+        if self.seen.role == Role::Leader && (self.disk_stalled() || self.stopping) {
+            let _ = self.raft.transfer_leadership(None);
+        }
+    }
+
+    fn leaderless_too_long(&self) -> bool {
+        self.now - self.leaderless_since >= u64::from(self.config.park_ticks)
+    }
+
+    fn expire(&mut self) {
+        let in_doubt = if self.seen.leader.is_none() {
+            RequestError::LeaderChanged
+        } else {
+            RequestError::Timeout
+        };
+        for (ticket, why) in self.waiters.expired(self.now, in_doubt) {
+            self.effects.push(Effect::Fail(ticket, why));
+        }
+        let late = self.reads.expired(self.now);
+        self.fail_all(late, RequestError::Timeout);
+        let (late, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.transfers)
+            .into_iter()
+            .partition(|transfer| transfer.deadline <= self.now);
+        self.transfers = kept;
+        self.fail_all(late.into_iter().map(|late| late.ticket), RequestError::Timeout);
+    }
+
+    fn fail_all(&mut self, tickets: impl IntoIterator<Item = T>, why: RequestError) {
+        self.effects.extend(tickets.into_iter().map(|ticket| Effect::Fail(ticket, why)));
+    }
+
+    fn peer_lost(&mut self, peer: NodeId) {
+        if self.seen.leader == Some(peer) {
+            // What was passed to it may be lost, and so may its answers.
+            self.waiters.hasten(self.now + 2 * u64::from(self.config.park_ticks));
+            self.reads.requeue(self.now);
+        }
+        self.raft.peer_lost(peer);
+    }
+
+    fn propose(&mut self, data: bytes::Bytes, ticket: T) {
+        if self.seen.leader.is_none() && self.leaderless_too_long() {
+            self.effects.push(Effect::Fail(ticket, RequestError::NoLeader));
+            return;
+        }
+        let gives_up = self.now + u64::from(self.config.request_ticks);
+        if let Err(ticket) = self.waiters.park(data, ticket, gives_up) {
+            self.effects.push(Effect::Fail(ticket, RequestError::TooManyRequests));
+        }
+    }
+
+    fn read(&mut self, ticket: T) {
+        if self.seen.leader.is_none() && self.leaderless_too_long() {
+            self.effects.push(Effect::Fail(ticket, RequestError::NoLeader));
+            return;
+        }
+        let deadline = self.now + u64::from(self.config.request_ticks);
+        if let Err(ticket) = self.reads.queue(ticket, deadline) {
+            self.effects.push(Effect::Fail(ticket, RequestError::TooManyRequests));
+        }
+    }
+
+    /// Gives the core what waits for a leader, if there is one.
+    fn submit(&mut self) {
+        if self.seen.leader.is_none() || self.now < self.retry_at {
+            return;
+        }
+        if self.waiters.has_parked() {
+            let proposals = self.waiters.submit(self.seen.term);
+            self.raft.propose(proposals);
+        }
+        if self.catch_up == CatchUp::Wanted {
+            let id = self.waiters.fresh_id();
+            self.catch_up = CatchUp::Asked(id, self.now);
+            self.raft.read_index(id);
+        }
+        if self.reads.wants_group() {
+            let id = self.waiters.fresh_id();
+            self.reads.start_group(id, self.now);
+            self.raft.read_index(id);
+        }
+    }
+
+    /// Turns one `Ready` into effects. False once there is nothing left.
+    fn drain(&mut self) -> bool {
+        let ready = self.raft.ready();
+        if ready.is_empty() {
+            return false;
+        }
+        let Ready { messages, persist, committed, reads, refused, snapshots_wanted, transition } =
+            ready;
+        if let Some(transition) = transition {
+            self.transition(transition);
+        }
+        self.effects.extend(messages.into_iter().map(Effect::Send));
+        if let Some(persist) = persist {
+            self.persist(persist);
+        }
+        if !committed.is_empty() {
+            self.apply(committed);
+        }
+        for grant in reads {
+            self.read_granted(grant);
+        }
+        for (id, why) in refused {
+            self.refused(id, why);
+        }
+        for peer in snapshots_wanted {
+            self.snapshot_wanted(peer);
+        }
+        true
+    }
+
+    fn transition(&mut self, transition: Transition) {
+        let before = std::mem::replace(&mut self.seen, transition);
+        self.effects.push(Effect::Transition(transition));
+        if before.leader == transition.leader && before.term == transition.term {
+            return;
+        }
+        self.retry_at = 0;
+        self.waiters.hasten(self.now + 2 * u64::from(self.config.park_ticks));
+        self.reads.requeue(self.now);
+        if matches!(self.catch_up, CatchUp::Asked(..)) {
+            self.catch_up = CatchUp::Wanted;
+        }
+        match transition.leader {
+            None if before.leader.is_some() => self.leaderless_since = self.now,
+            Some(leader) if leader != self.config.raft.id => {
+                for done in self.transfers.drain(..) {
+                    self.effects.push(Effect::TransferDone(done.ticket));
+                }
+            }
+            None | Some(_) => {}
+        }
+    }
+
+    fn persist(&mut self, mut persist: Persist) {
+        self.snapshots.log_bytes +=
+            persist.entries.iter().map(|entry| entry.size_bytes() as u64).sum::<u64>();
+        if persist.snapshot.is_some() {
+            self.snapshots.log_bytes = 0;
+        }
+        self.persists.push_back(PendingPersist {
+            seq: persist.seq,
+            since: self.now,
+            restore: persist.snapshot.clone(),
+            messages_after: std::mem::take(&mut persist.messages_after),
+        });
+        self.effects.push(Effect::Persist(persist));
+    }
+
+    fn persisted(&mut self, seq: PersistSeq) {
+        self.raft.persisted(seq);
+        while self.persists.front().is_some_and(|batch| batch.seq <= seq) {
+            let batch = self.persists.pop_front().expect("the front was just seen");
+            self.effects.extend(batch.messages_after.into_iter().map(Effect::Send));
+            if let Some(meta) = batch.restore {
+                self.snapshots.latest = meta.last.index;
+                // Its entries are skipped here, and with them the outcome of our own.
+                let unknowable = self.waiters.unknowable(meta.last.term);
+                self.fail_all(unknowable, RequestError::LeaderChanged);
+                self.applying_term = self.applying_term.max(meta.last.term);
+                self.effects.push(Effect::Restore(meta));
+            }
+        }
+        let (done, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.votes).into_iter().partition(|vote| vote.seq <= seq);
+        self.votes = kept;
+        self.effects.extend(
+            done.into_iter()
+                .map(|vote| Effect::VoteReply { ticket: vote.ticket, granted: vote.granted }),
+        );
+    }
+
+    fn apply(&mut self, committed: Vec<Entry>) {
+        let mut batch = Vec::with_capacity(committed.len());
+        for entry in committed {
+            if entry.id.term > self.applying_term {
+                self.applying_term = entry.id.term;
+                self.waiters.term_began(entry.id.term);
+            }
+            let ticket = match &entry.payload {
+                Payload::Command(proposal) => self.waiters.resolve(proposal.id),
+                Payload::Noop | Payload::Config(_) => None,
+            };
+            batch.push((entry, ticket));
+        }
+        self.effects.push(Effect::Apply(batch));
+    }
+
+    fn on_applied(&mut self, index: Index, data_bytes: u64) {
+        assert!(index >= self.applied, "the applied index never goes back");
+        self.applied = index;
+        self.raft.applied(index);
+        let ready = self.reads.applied(index);
+        if !ready.is_empty() {
+            self.effects.push(Effect::ReadReady(ready));
+        }
+        if let CatchUp::Until(until) = self.catch_up
+            && until <= index
+        {
+            self.catch_up = CatchUp::Done;
+        }
+        self.raft.shrink_log(self.config.log_cache_bytes_max);
+        let due = self.config.snapshot_log_bytes_min.max(data_bytes);
+        if self.snapshots.log_bytes > due {
+            self.save_snapshot();
+        }
+    }
+
+    fn read_granted(&mut self, grant: ReadGrant) {
+        if let CatchUp::Asked(id, _) = self.catch_up
+            && id == grant.id
+        {
+            self.catch_up = if grant.index <= self.applied {
+                CatchUp::Done
+            } else {
+                CatchUp::Until(grant.index)
+            };
+            return;
+        }
+        let ready = self.reads.grant(grant.id, grant.index, self.applied);
+        if !ready.is_empty() {
+            self.effects.push(Effect::ReadReady(ready));
+        }
+    }
+
+    fn refused(&mut self, id: RequestId, why: Refusal) {
+        if let CatchUp::Asked(asked, _) = self.catch_up
+            && asked == id
+        {
+            self.catch_up = CatchUp::Wanted;
+            self.retry_at = self.now + 1;
+            return;
+        }
+        match why {
+            // Without effect, and somebody may take it soon.
+            Refusal::NotLeader | Refusal::Transferring => {
+                self.retry_at = self.now + 1;
+                if !self.waiters.refused(id) {
+                    self.reads.refused(id);
+                }
+            }
+            Refusal::Busy => {
+                let proposal = self.waiters.resolve(id);
+                let reads = self.reads.dismiss(id).unwrap_or_default();
+                self.fail_all(proposal.into_iter().chain(reads), RequestError::TooManyRequests);
+            }
+        }
+    }
+
+    fn snapshot_wanted(&mut self, peer: NodeId) {
+        if self.snapshots.latest.next() >= self.raft.first_index() {
+            self.effects.push(Effect::SendSnapshot { to: peer });
+            return;
+        }
+        if !self.snapshots.wanted_by.contains(&peer) {
+            self.snapshots.wanted_by.push(peer);
+        }
+        self.save_snapshot();
+    }
+
+    fn save_snapshot(&mut self) {
+        if self.snapshots.saving.is_none() {
+            self.snapshots.saving = Some(self.snapshots.log_bytes);
+            self.effects.push(Effect::SaveSnapshot);
+        }
+    }
+
+    fn snapshot_saved(&mut self, meta: &SnapshotMeta) {
+        if let Some(covered) = self.snapshots.saving.take() {
+            self.snapshots.log_bytes = self.snapshots.log_bytes.saturating_sub(covered);
+        }
+        self.snapshots.latest = self.snapshots.latest.max(meta.last.index);
+        for to in std::mem::take(&mut self.snapshots.wanted_by) {
+            self.effects.push(Effect::SendSnapshot { to });
+        }
+    }
+
+    fn transfer(&mut self, to: Option<NodeId>, ticket: T) {
+        if self.seen.role != Role::Leader {
+            self.effects.push(Effect::Fail(ticket, RequestError::NotLeader));
+            return;
+        }
+        if to == Some(self.config.raft.id) {
+            self.effects.push(Effect::TransferDone(ticket));
+            return;
+        }
+        match self.raft.transfer_leadership(to) {
+            Ok(()) => {
+                let deadline = self.now + 2 * u64::from(self.config.raft.election_ticks_max);
+                self.transfers.push(PendingTransfer { ticket, deadline });
+            }
+            Err(_) => self.effects.push(Effect::Fail(ticket, RequestError::BadTransferee)),
+        }
+    }
+
+    /// Asks the core for a vote as a peer would, and catches the reply on its way out.
+    fn vote_request(&mut self, candidate: NodeId, term: Term, ticket: T) {
+        while self.drain() {}
+        let body =
+            Body::RequestVote { last: raft::EntryId::default(), pre_vote: false, transfer: false };
+        self.raft.step(Message { from: candidate, to: self.config.raft.id, term, body });
+        let mut ready_before = self.effects.len();
+        while self.drain() {}
+        let reply = |message: &Message| match message.body {
+            Body::Vote { granted, pre_vote: false } if message.to == candidate => Some(granted),
+            _ => None,
+        };
+        // A refusal reveals nothing that waits for the disk.
+        while ready_before < self.effects.len() {
+            if let Effect::Send(message) = &self.effects[ready_before]
+                && let Some(granted) = reply(message)
+            {
+                self.effects[ready_before] = Effect::VoteReply { ticket, granted };
+                return;
+            }
+            ready_before += 1;
+        }
+        for batch in self.persists.iter_mut().rev() {
+            let found = batch.messages_after.iter().position(|message| reply(message).is_some());
+            if let Some(found) = found {
+                let message = batch.messages_after.remove(found);
+                let granted = reply(&message).expect("it was found by this");
+                self.votes.push(PendingVote { seq: batch.seq, candidate, ticket, granted });
+                return;
+            }
+        }
+        self.effects.push(Effect::VoteReply { ticket, granted: false });
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        if self.seen.role == Role::Leader {
+            let _ = self.raft.transfer_leadership(None);
+        }
+    }
+}

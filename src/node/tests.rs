@@ -1,0 +1,378 @@
+//! Whole members without sockets and disks: three replicas, an obliging world, and stories about
+//! what becomes of requests. Faults in quantity are the simulator's business.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use crate::raft::{
+    self, Configuration, HardState, Index, Message, NodeId, Payload, Restored, Role, SnapshotMeta,
+    Term,
+};
+
+use super::error::RequestError;
+use super::{Effect, Event, Replica, ReplicaConfig};
+
+/// What a ticket's owner heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Heard {
+    Applied(Index),
+    ReadReady,
+    Moved,
+    Vote(bool),
+    Failed(RequestError),
+}
+
+/// Three members; every disk write and application succeeds at once.
+struct World {
+    members: BTreeMap<NodeId, Replica<u32>>,
+    network: VecDeque<Message>,
+    down: BTreeSet<NodeId>,
+    applied: BTreeMap<NodeId, Vec<Bytes>>,
+    heard: BTreeMap<u32, Heard>,
+}
+
+fn id(raw: u64) -> NodeId {
+    NodeId::new(raw).expect("positive")
+}
+
+fn config(member: NodeId) -> ReplicaConfig {
+    ReplicaConfig {
+        raft: raft::Config {
+            id: member,
+            heartbeat_ticks: 10,
+            election_ticks_min: 30,
+            election_ticks_max: 60,
+            loss_delay_ticks_max: 4,
+            append_bytes_max: 1 << 20,
+            inflight_messages_max: 64,
+            inflight_bytes_max: 4 << 20,
+            uncommitted_bytes_max: 8 << 20,
+            reads_pending_max: 1024,
+            ready_bytes_max: 4 << 20,
+            seed: 7,
+        },
+        first_sequence: 1,
+        request_ticks: 1000,
+        park_ticks: 120,
+        disk_stall_ticks: 120,
+        proposals_max: 8,
+        proposal_bytes_max: 1 << 20,
+        reads_max: 8,
+        log_cache_bytes_max: 1 << 20,
+        snapshot_log_bytes_min: 1 << 20,
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let members = [1, 2, 3].map(id);
+        let restored = || Restored {
+            hard_state: HardState::default(),
+            base: SnapshotMeta {
+                last: raft::EntryId::default(),
+                config: Configuration::of_voters(members),
+            },
+            entries: Vec::new(),
+            applied: Index(0),
+        };
+        Self {
+            members: members
+                .map(|member| {
+                    (member, Replica::new(config(member), restored(), Index(0), 0))
+                })
+                .into(),
+            network: VecDeque::new(),
+            down: BTreeSet::new(),
+            applied: BTreeMap::new(),
+            heard: BTreeMap::new(),
+        }
+    }
+
+    fn give(&mut self, to: u64, event: Event<u32>) {
+        self.members.get_mut(&id(to)).expect("a member").handle(event);
+    }
+
+    /// Does what `member` wants done, and reports back, until it wants nothing more.
+    fn perform(&mut self, member: NodeId) {
+        loop {
+            let replica = self.members.get_mut(&member).expect("a member");
+            let effects = replica.flush();
+            if effects.is_empty() {
+                return;
+            }
+            let mut reports = Vec::new();
+            for effect in effects {
+                match effect {
+                    Effect::Send(message) => self.network.push_back(message),
+                    Effect::Persist(batch) => reports.push(Event::Persisted { seq: batch.seq }),
+                    Effect::Apply(entries) => {
+                        for (entry, ticket) in entries {
+                            if let Payload::Command(proposal) = entry.payload {
+                                self.applied.entry(member).or_default().push(proposal.data);
+                            }
+                            if let Some(ticket) = ticket {
+                                self.hear(ticket, Heard::Applied(entry.id.index));
+                            }
+                            reports.push(Event::Applied { index: entry.id.index, data_bytes: 0 });
+                        }
+                    }
+                    Effect::ReadReady(tickets) => {
+                        tickets.into_iter().for_each(|ticket| self.hear(ticket, Heard::ReadReady));
+                    }
+                    Effect::TransferDone(ticket) => self.hear(ticket, Heard::Moved),
+                    Effect::VoteReply { ticket, granted } => {
+                        self.hear(ticket, Heard::Vote(granted));
+                    }
+                    Effect::Fail(ticket, why) => self.hear(ticket, Heard::Failed(why)),
+                    Effect::Transition(_) => {}
+                    Effect::Restore(_) | Effect::SaveSnapshot | Effect::SendSnapshot { .. } => {
+                        unreachable!("nothing here is large enough for a snapshot")
+                    }
+                }
+            }
+            for report in reports {
+                self.members.get_mut(&member).expect("a member").handle(report);
+            }
+        }
+    }
+
+    fn hear(&mut self, ticket: u32, what: Heard) {
+        let before = self.heard.insert(ticket, what);
+        assert_eq!(before, None, "ticket {ticket} was answered twice");
+    }
+
+    /// Delivers everything that is under way, and what comes of it.
+    fn settle(&mut self) {
+        let everyone: Vec<NodeId> = self.members.keys().copied().collect();
+        loop {
+            for member in &everyone {
+                if !self.down.contains(member) {
+                    self.perform(*member);
+                }
+            }
+            if self.network.is_empty() {
+                return;
+            }
+            for message in std::mem::take(&mut self.network) {
+                if !self.down.contains(&message.to) && !self.down.contains(&message.from) {
+                    self.give(message.to.get(), Event::Message(message));
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, ticks: u32) {
+        for _ in 0..ticks {
+            for member in [1, 2, 3] {
+                if !self.down.contains(&id(member)) {
+                    self.give(member, Event::Tick);
+                }
+            }
+            self.settle();
+        }
+    }
+
+    /// Lets time pass until somebody who is up leads, and everyone who is up knows.
+    fn elect(&mut self) -> u64 {
+        for _ in 0..2000 {
+            self.tick(1);
+            let up = || self.members.iter().filter(|(member, _)| !self.down.contains(member));
+            let leader = up().find(|(_, replica)| replica.seen().role == Role::Leader);
+            if let Some((leader, _)) = leader
+                && up().all(|(_, replica)| replica.seen().leader == Some(*leader))
+            {
+                return leader.get();
+            }
+        }
+        panic!("nobody was elected");
+    }
+
+    fn propose(&mut self, at: u64, ticket: u32) {
+        self.give(at, Event::Propose { data: data(ticket), ticket });
+    }
+}
+
+fn data(ticket: u32) -> Bytes {
+    Bytes::from(format!("command {ticket}"))
+}
+
+fn follower_of(leader: u64) -> u64 {
+    leader % 3 + 1
+}
+
+#[test]
+fn a_command_is_answered_by_the_member_that_was_asked() {
+    let mut world = World::new();
+    let leader = world.elect();
+    world.propose(leader, 1);
+    world.propose(follower_of(leader), 2);
+    world.tick(11);
+    assert!(matches!(world.heard[&1], Heard::Applied(_)), "{:?}", world.heard);
+    assert!(matches!(world.heard[&2], Heard::Applied(_)), "{:?}", world.heard);
+    for member in [1, 2, 3] {
+        assert_eq!(world.applied[&id(member)], [data(1), data(2)]);
+    }
+}
+
+#[test]
+fn a_read_on_a_follower_waits_for_what_the_leader_has_committed() {
+    let mut world = World::new();
+    let leader = world.elect();
+    let reader = follower_of(leader);
+    world.propose(leader, 1);
+    world.give(reader, Event::Read { ticket: 2 });
+    world.settle();
+    assert_eq!(world.heard[&2], Heard::ReadReady);
+    assert_eq!(world.applied[&id(reader)], [data(1)], "the read came after the write");
+}
+
+#[test]
+fn a_command_lost_with_its_leader_is_applied_once_by_the_next() {
+    let mut world = World::new();
+    let old = world.elect();
+    let asked = follower_of(old);
+    // The proposal leaves for the leader, which dies before it arrives.
+    world.propose(asked, 1);
+    world.perform(id(asked));
+    world.down.insert(id(old));
+    world.settle();
+    world.give(asked, Event::PeerLost(id(old)));
+    world.elect();
+    world.tick(20);
+    assert!(matches!(world.heard[&1], Heard::Applied(_)), "{:?}", world.heard);
+    assert_eq!(world.applied[&id(asked)], [data(1)]);
+}
+
+#[test]
+fn a_command_that_outlived_its_leader_is_not_applied_twice() {
+    let mut world = World::new();
+    let old = world.elect();
+    let asked = follower_of(old);
+    // The entry reaches a quorum, but the leader dies before it can tell that it is committed.
+    world.propose(asked, 1);
+    world.perform(id(asked));
+    for _ in 0..2 {
+        for message in std::mem::take(&mut world.network) {
+            world.give(message.to.get(), Event::Message(message));
+        }
+        for member in [1, 2, 3] {
+            world.perform(id(member));
+        }
+    }
+    world.down.insert(id(old));
+    world.settle();
+    for member in [1, 2, 3] {
+        world.give(member, Event::PeerLost(id(old)));
+    }
+    world.elect();
+    world.tick(20);
+    assert!(matches!(world.heard[&1], Heard::Applied(_)), "{:?}", world.heard);
+    assert_eq!(world.applied[&id(asked)], [data(1)]);
+}
+
+#[test]
+fn requests_without_a_leader_fail_soon_and_then_at_once() {
+    let mut world = World::new();
+    world.down.extend([id(2), id(3)]);
+    world.propose(1, 1);
+    world.give(1, Event::Read { ticket: 2 });
+    world.tick(119);
+    assert!(world.heard.is_empty(), "a leader may yet appear: {:?}", world.heard);
+    world.tick(1);
+    assert_eq!(world.heard[&1], Heard::Failed(RequestError::NoLeader));
+    assert_eq!(world.heard[&2], Heard::Failed(RequestError::NoLeader));
+    world.propose(1, 3);
+    world.settle();
+    assert_eq!(world.heard[&3], Heard::Failed(RequestError::NoLeader));
+}
+
+#[test]
+fn more_requests_than_the_bound_are_refused() {
+    let mut world = World::new();
+    for ticket in 0..10 {
+        world.propose(1, ticket);
+        world.give(1, Event::Read { ticket: 100 + ticket });
+    }
+    world.settle();
+    let refused = |ticket: &u32| {
+        world.heard.get(ticket) == Some(&Heard::Failed(RequestError::TooManyRequests))
+    };
+    assert_eq!((0..10).filter(refused).count(), 2);
+    assert_eq!((100..110).filter(refused).count(), 2);
+}
+
+#[test]
+fn a_stopping_leader_hands_over_and_its_clients_lose_nothing() {
+    let mut world = World::new();
+    let old = world.elect();
+    world.give(old, Event::Stop);
+    world.propose(old, 1);
+    world.give(old, Event::Read { ticket: 2 });
+    world.settle();
+    world.tick(12);
+    assert!(world.members[&id(old)].stopped());
+    assert!(matches!(world.heard[&1], Heard::Applied(_)), "{:?}", world.heard);
+    assert_eq!(world.heard[&2], Heard::ReadReady);
+}
+
+#[test]
+fn leadership_moves_to_whom_the_operator_names() {
+    let mut world = World::new();
+    let old = world.elect();
+    let next = follower_of(old);
+    world.give(old, Event::Transfer { to: Some(id(next)), ticket: 1 });
+    world.give(next, Event::Transfer { to: None, ticket: 2 });
+    world.give(old, Event::Transfer { to: Some(id(9)), ticket: 3 });
+    world.settle();
+    world.tick(1);
+    assert_eq!(world.heard[&1], Heard::Moved);
+    assert_eq!(world.heard[&2], Heard::Failed(RequestError::NotLeader));
+    assert_eq!(world.heard[&3], Heard::Failed(RequestError::BadTransferee));
+    assert_eq!(world.members[&id(next)].seen().role, Role::Leader);
+}
+
+#[test]
+fn a_vote_is_refused_while_the_leader_lives_and_to_logs_that_lack_entries() {
+    let mut world = World::new();
+    let leader = world.elect();
+    let asked = follower_of(leader);
+    let candidate = id(follower_of(asked));
+    let term = |world: &World| world.members[&id(asked)].raft().term();
+    let next = Term(term(&world).0 + 1);
+    world.give(asked, Event::VoteRequest { candidate, term: next, ticket: 1 });
+    world.settle();
+    assert_eq!(world.heard[&1], Heard::Vote(false));
+    assert!(term(&world) < next, "a request that a live leader refutes changes no term");
+}
+
+#[test]
+fn a_vote_for_a_fellow_with_an_equally_empty_log_is_given() {
+    let mut world = World::new();
+    world.give(1, Event::VoteRequest { candidate: id(2), term: Term(5), ticket: 1 });
+    world.give(1, Event::VoteRequest { candidate: id(3), term: Term(5), ticket: 2 });
+    world.give(1, Event::VoteRequest { candidate: id(9), term: Term(6), ticket: 3 });
+    world.settle();
+    assert_eq!(world.heard[&1], Heard::Vote(true));
+    assert_eq!(world.heard[&2], Heard::Vote(false), "one vote in a term");
+    assert_eq!(world.heard[&3], Heard::Vote(false), "a stranger");
+}
+
+#[test]
+fn a_disk_that_hangs_shows_and_costs_the_leadership() {
+    let mut world = World::new();
+    let leader = world.elect();
+    let replica = world.members.get_mut(&id(leader)).expect("a member");
+    replica.handle(Event::Propose { data: data(1), ticket: 1 });
+    // Its messages leave, but its disk never answers.
+    let sent = replica.flush().into_iter().filter_map(|effect| match effect {
+        Effect::Send(message) => Some(message),
+        _ => None,
+    });
+    world.network.extend(sent);
+    for _ in 0..200 {
+        world.tick(1);
+    }
+    assert!(world.members[&id(leader)].disk_stalled());
+    assert_ne!(world.members[&id(leader)].seen().role, Role::Leader);
+}

@@ -1,0 +1,189 @@
+//! The proposals of this member's clients, from arrival to outcome.
+//!
+//! Each is submitted under a fresh [`RequestId`] and recognised by it when it is applied here.
+//! What makes failover gentle: once an entry of a later term is applied here, a proposal
+//! submitted in an earlier term and not seen by then is in no log that can still win (Leader
+//! Completeness, §5.4.3; a leader takes forwarded proposals of its own term only). It is then
+//! certain to have no effect, and is submitted again instead of being failed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::raft::{NodeId, Proposal, RequestId, Term};
+
+use super::error::RequestError;
+
+/// A point in time, in ticks since the replica started.
+pub type Tick = u64;
+
+/// One proposal that somebody waits for.
+#[derive(Debug)]
+struct Waiter<T> {
+    ticket: T,
+    data: Bytes,
+    /// When whoever waits stops waiting.
+    gives_up: Tick,
+    /// At most `gives_up`; earlier once those who hold the proposal may be gone.
+    deadline: Tick,
+}
+
+/// All of them: parked (not submitted, or known to be dropped) and submitted.
+#[derive(Debug)]
+pub struct Waiters<T> {
+    origin: NodeId,
+    next_sequence: u64,
+    parked: VecDeque<Waiter<T>>,
+    submitted: BTreeMap<u64, (Term, Waiter<T>)>,
+    bytes: usize,
+    count_max: usize,
+    bytes_max: usize,
+}
+
+impl<T> Waiters<T> {
+    /// None yet. `first_sequence` exceeds every sequence of this member's earlier runs.
+    pub fn new(origin: NodeId, first_sequence: u64, count_max: usize, bytes_max: usize) -> Self {
+        Self {
+            origin,
+            next_sequence: first_sequence,
+            parked: VecDeque::new(),
+            submitted: BTreeMap::new(),
+            bytes: 0,
+            count_max,
+            bytes_max,
+        }
+    }
+
+    /// A fresh id, for a proposal or a read.
+    pub fn fresh_id(&mut self) -> RequestId {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        RequestId { origin: self.origin, sequence }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.parked.len() + self.submitted.len()
+    }
+
+    /// Whether any waits to be submitted.
+    pub fn has_parked(&self) -> bool {
+        !self.parked.is_empty()
+    }
+
+    /// Takes a new proposal in, unless too much waits already.
+    ///
+    /// # Errors
+    ///
+    /// Hands the ticket back when a bound is reached.
+    pub fn park(&mut self, data: Bytes, ticket: T, gives_up: Tick) -> Result<(), T> {
+        if self.len() >= self.count_max || self.bytes + data.len() > self.bytes_max {
+            return Err(ticket);
+        }
+        self.bytes += data.len();
+        self.parked.push_back(Waiter { ticket, data, gives_up, deadline: gives_up });
+        Ok(())
+    }
+
+    /// Everything parked, in order of arrival, as proposals of `term`.
+    pub fn submit(&mut self, term: Term) -> Vec<Proposal> {
+        let mut proposals = Vec::with_capacity(self.parked.len());
+        while let Some(mut waiter) = self.parked.pop_front() {
+            waiter.deadline = waiter.gives_up;
+            let id = self.fresh_id();
+            proposals.push(Proposal { id, data: waiter.data.clone() });
+            self.submitted.insert(id.sequence, (term, waiter));
+        }
+        proposals
+    }
+
+    /// The ticket of `id`, if somebody here waits for it: it is being applied, or has failed.
+    pub fn resolve(&mut self, id: RequestId) -> Option<T> {
+        if id.origin != self.origin {
+            return None;
+        }
+        let (_, waiter) = self.submitted.remove(&id.sequence)?;
+        self.bytes -= waiter.data.len();
+        Some(waiter.ticket)
+    }
+
+    /// `id` was refused: it had no effect, and waits again. False if it is none of ours.
+    pub fn refused(&mut self, id: RequestId) -> bool {
+        let Some((_, waiter)) = self.submitted.remove(&id.sequence) else { return false };
+        self.parked.push_back(waiter);
+        true
+    }
+
+    /// The first entry of `term` is being applied: what was submitted in an earlier term and is
+    /// still here has had no effect, and never will. It waits again, ahead of later arrivals.
+    pub fn term_began(&mut self, term: Term) {
+        let lost: Vec<u64> = self
+            .submitted
+            .iter()
+            .filter(|(_, (submitted, _))| *submitted < term)
+            .map(|(sequence, _)| *sequence)
+            .collect();
+        for sequence in lost.into_iter().rev() {
+            if let Some((_, waiter)) = self.submitted.remove(&sequence) {
+                self.parked.push_front(waiter);
+            }
+        }
+    }
+
+    /// What became of the submitted proposals will not be seen here (a snapshot skips their
+    /// entries): hands back those of `term` or earlier.
+    pub fn unknowable(&mut self, term: Term) -> Vec<T> {
+        let (gone, kept) = std::mem::take(&mut self.submitted)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(_, (submitted, _))| *submitted <= term);
+        self.submitted = kept;
+        gone.into_values()
+            .map(|(_, waiter)| {
+                self.bytes -= waiter.data.len();
+                waiter.ticket
+            })
+            .collect()
+    }
+
+    /// Submitted proposals shall hear by `deadline`: whoever held them may be gone.
+    pub fn hasten(&mut self, deadline: Tick) {
+        for (_, waiter) in self.submitted.values_mut() {
+            waiter.deadline = waiter.deadline.min(deadline);
+        }
+    }
+
+    /// Hands back everything parked: there is no leader to give it to.
+    pub fn give_up_parked(&mut self) -> Vec<T> {
+        let parked = std::mem::take(&mut self.parked);
+        self.bytes -= parked.iter().map(|waiter| waiter.data.len()).sum::<usize>();
+        parked.into_iter().map(|waiter| waiter.ticket).collect()
+    }
+
+    /// Hands back, with their fate, those whose time is up. `in_doubt` is what submitted ones
+    /// are told.
+    pub fn expired(&mut self, now: Tick, in_doubt: RequestError) -> Vec<(T, RequestError)> {
+        let mut out = Vec::new();
+        if self.parked.iter().any(|waiter| waiter.gives_up <= now) {
+            let (late, kept): (VecDeque<_>, VecDeque<_>) =
+                self.parked.drain(..).partition(|waiter| waiter.gives_up <= now);
+            self.parked = kept;
+            for waiter in late {
+                self.bytes -= waiter.data.len();
+                out.push((waiter.ticket, RequestError::Timeout));
+            }
+        }
+        let late: Vec<u64> = self
+            .submitted
+            .iter()
+            .filter(|(_, (_, waiter))| waiter.deadline <= now)
+            .map(|(sequence, _)| *sequence)
+            .collect();
+        for sequence in late {
+            if let Some((_, waiter)) = self.submitted.remove(&sequence) {
+                self.bytes -= waiter.data.len();
+                out.push((waiter.ticket, in_doubt));
+            }
+        }
+        out
+    }
+}
