@@ -208,15 +208,13 @@ mod tests {
     fn positions_wrap() {
         let mut changes = Changes::new(2);
         changes.taken = u32::MAX - 1;
-        for main in 2..8 {
-            changes.push(at(main, 0), main as u32);
-            changes.push(at(main, 1), main as u32 + 100);
+        for record in 2..8 {
+            changes.push(at(i64::from(record), 0), record);
+            changes.push(at(i64::from(record), 1), record + 100);
         }
-        for main in 2..8 {
-            assert_eq!(
-                changes.get(at(main, 1)),
-                Some(Change::Of(main as u32 + 100))
-            );
+        for record in 2..8 {
+            let found = changes.get(at(i64::from(record), 1));
+            assert_eq!(found, Some(Change::Of(record + 100)));
         }
         for _ in 0..5 {
             changes.pop();

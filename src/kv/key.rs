@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn short_and_long_keys_are_ordered_by_their_bytes() {
         let long = [b'a'; INLINE_BYTES + 1];
-        let mut keys = vec![
+        let mut keys = [
             Key::new(b"b"),
             Key::new(&long),
             Key::new(&long[1..]),

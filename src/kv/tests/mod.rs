@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use super::{
     Command, CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, Error,
-    KeyValue, Machine, PutRequest, RangeRequest, RangeResponse, RequestOp, Response, ResponseOp,
-    TxnRequest, TxnResponse,
+    EventKind, KeyValue, Machine, PutRequest, RangeRequest, RangeResponse, RequestOp, Response,
+    ResponseOp, TxnRequest, TxnResponse,
 };
 
 mod codec;

@@ -1,6 +1,7 @@
 //! The model: every revision a whole map. It shares the request types with the store and the
 //! refusals' names, and no code.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -39,7 +40,7 @@ impl Model {
     }
 
     pub(super) fn revision(&self) -> i64 {
-        self.states.len() as i64
+        number(self.states.len())
     }
 
     fn state(&self) -> &State {
@@ -125,7 +126,7 @@ impl Model {
         if revision < self.compacted || revision < 1 || revision > self.revision() {
             return Vec::new();
         }
-        let events = &self.events[revision as usize - 1];
+        let events = &self.events[place(revision)];
         if revision > self.compacted {
             return events.clone();
         }
@@ -237,7 +238,7 @@ impl Draft<'_> {
         }
         DeleteRangeResponse {
             revision: self.revision(),
-            deleted: gone.len() as i64,
+            deleted: number(gone.len()),
             prev_kvs: if request.prev_kv { gone } else { Vec::new() },
         }
     }
@@ -246,14 +247,14 @@ impl Draft<'_> {
         let state = match request.revision {
             ..=0 => &self.state,
             revision if revision == self.revision() => &self.state,
-            revision => &self.model.states[revision as usize - 1],
+            revision => &self.model.states[place(revision)],
         };
         let mut kvs: Vec<KeyValue> = state
             .values()
             .filter(|kv| within(&kv.key, &request.key, &request.range_end))
             .cloned()
             .collect();
-        let count = kvs.len() as i64;
+        let count = number(kvs.len());
         let revision = self.revision();
         if request.count_only {
             return RangeResponse {
@@ -276,36 +277,27 @@ impl Draft<'_> {
             kvs.retain(|kv| (min == 0 || of(kv) >= min) && (max == 0 || of(kv) <= max));
         }
         let limit = if request.limit > 0 {
-            request.limit as usize
+            usize::try_from(request.limit).unwrap()
         } else {
             usize::MAX
         };
         if all && request.sort_order == SortOrder::None {
             kvs.truncate(limit.saturating_add(1));
         }
-        kvs.sort_by(|a, b| match request.sort_target {
-            SortTarget::Key => a.key.cmp(&b.key),
-            SortTarget::Version => a.version.cmp(&b.version),
-            SortTarget::Create => a.create_revision.cmp(&b.create_revision),
-            SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
-            SortTarget::Value => a.value.cmp(&b.value),
-        });
+        let target = request.sort_target;
+        kvs.sort_by(|a, b| order(target, a, b));
         if request.sort_order == SortOrder::Descend {
             // Equals keep the order of their keys.
             kvs.reverse();
-            let same = |a: &KeyValue, b: &KeyValue| match request.sort_target {
-                SortTarget::Key => a.key == b.key,
-                SortTarget::Version => a.version == b.version,
-                SortTarget::Create => a.create_revision == b.create_revision,
-                SortTarget::Mod => a.mod_revision == b.mod_revision,
-                SortTarget::Value => a.value == b.value,
-            };
+            let same = |a: &KeyValue, b: &KeyValue| order(target, a, b).is_eq();
             kvs.chunk_by_mut(same).for_each(<[KeyValue]>::reverse);
         }
         let more = kvs.len() > limit;
         kvs.truncate(limit);
         if request.keys_only {
-            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+            for kv in &mut kvs {
+                kv.value = Bytes::new();
+            }
         }
         RangeResponse {
             revision,
@@ -333,6 +325,25 @@ impl Draft<'_> {
             responses,
         }
     }
+}
+
+fn order(target: SortTarget, a: &KeyValue, b: &KeyValue) -> Ordering {
+    match target {
+        SortTarget::Key => a.key.cmp(&b.key),
+        SortTarget::Version => a.version.cmp(&b.version),
+        SortTarget::Create => a.create_revision.cmp(&b.create_revision),
+        SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
+        SortTarget::Value => a.value.cmp(&b.value),
+    }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap()
+}
+
+/// Where a revision's state and events stand.
+fn place(revision: i64) -> usize {
+    usize::try_from(revision - 1).unwrap()
 }
 
 fn taken<'a>(before: &State, request: &'a TxnRequest) -> &'a [RequestOp] {
@@ -437,7 +448,7 @@ fn written(ops: &[RequestOp]) -> Result<Written, Error> {
             deletes.push(delete.clone());
         }
     }
-    let deleted = |key: &Bytes, deletes: &[DeleteRangeRequest]| {
+    let covered = |key: &Bytes, deletes: &[DeleteRangeRequest]| {
         deletes
             .iter()
             .any(|delete| within(key, &delete.key, &delete.range_end))
@@ -446,7 +457,7 @@ fn written(ops: &[RequestOp]) -> Result<Written, Error> {
         if let RequestOp::Txn(inner) = op {
             let (success, failure) = (written(&inner.success)?, written(&inner.failure)?);
             for key in success.0.iter().chain(&failure.0) {
-                if puts.contains(key) || deleted(key, &deletes) {
+                if puts.contains(key) || covered(key, &deletes) {
                     return Err(Error::DuplicateKey);
                 }
             }
@@ -456,7 +467,7 @@ fn written(ops: &[RequestOp]) -> Result<Written, Error> {
     }
     for op in ops {
         if let RequestOp::Put(put) = op {
-            if puts.contains(&put.key) || deleted(&put.key, &deletes) {
+            if puts.contains(&put.key) || covered(&put.key, &deletes) {
                 return Err(Error::DuplicateKey);
             }
             puts.push(put.key.clone());

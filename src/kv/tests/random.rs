@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::model::Model;
 use super::strategy;
 use crate::kv::{
-    Command, Error, HashScan, Machine, RangeRequest, RangeResponse, RangeScan, SnapshotCursor,
+    Command, HashScan, Machine, RangeRequest, RangeResponse, RangeScan, SnapshotCursor,
     SnapshotImport, StoreHash, TxnRequest,
 };
 
@@ -16,7 +16,7 @@ enum Step {
     Apply(Command),
     Read(RangeRequest),
     ReadTxn(TxnRequest),
-    CompactStep(usize),
+    Sweep(usize),
     BeginScan(RangeRequest),
     BeginHash,
     BeginSnapshot,
@@ -29,7 +29,7 @@ fn step() -> impl Strategy<Value = Step> {
         20 => strategy::command().prop_map(Step::Apply),
         5 => strategy::range().prop_map(Step::Read),
         2 => strategy::read_txn().prop_map(Step::ReadTxn),
-        4 => (1..6_usize).prop_map(Step::CompactStep),
+        4 => (1..6_usize).prop_map(Step::Sweep),
         2 => strategy::range().prop_map(Step::BeginScan),
         1 => Just(Step::BeginHash),
         1 => Just(Step::BeginSnapshot),
@@ -81,7 +81,7 @@ impl World {
         match step {
             Step::Apply(command) => self.apply(&command),
             Step::Read(request) => {
-                let expected = read(&self.model, &request);
+                let expected = self.model.range(&request);
                 assert_eq!(
                     self.machine.store().range(&request),
                     expected,
@@ -95,14 +95,14 @@ impl World {
                 let answer = self.machine.store().read_txn(&request);
                 assert_eq!(answer, self.model.read_txn(&request), "{request:?}");
             }
-            Step::CompactStep(budget) => {
+            Step::Sweep(budget) => {
                 self.machine.compact_step(budget);
                 for machine in &mut self.restored {
                     machine.compact_step(budget);
                 }
             }
             Step::BeginScan(request) => {
-                let expected = read(&self.model, &request);
+                let expected = self.model.range(&request);
                 match RangeScan::new(request, self.machine.store()) {
                     Ok(scan) => self.scans.push((scan, expected.unwrap())),
                     Err(error) => assert_eq!(Err(error), expected),
@@ -198,11 +198,6 @@ impl World {
                 .all(|machine| sizes(machine) == expected)
         );
     }
-}
-
-/// Reads refuse a request of the wrong shape only by `validate`, which the API calls.
-fn read(model: &Model, request: &RangeRequest) -> Result<RangeResponse, Error> {
-    model.range(request)
 }
 
 fn restore(export: Export) -> Machine {
