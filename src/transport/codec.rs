@@ -122,7 +122,7 @@ pub enum Lane {
 /// The lane that an `AppendEntries` stream opens with.
 pub fn append_lane(frame: &wire::AppendRequest) -> Result<Lane, Error> {
     match &frame.body {
-        Some(wire::append_request::Body::Hello(hello)) => lane(hello),
+        Some(wire::append_request::Body::Hello(hello)) => lane(*hello),
         _ => Err(Error::Missing("hello")),
     }
 }
@@ -130,12 +130,12 @@ pub fn append_lane(frame: &wire::AppendRequest) -> Result<Lane, Error> {
 /// Checks that a `Forward` stream opens as it must.
 pub fn forward_lane(frame: &wire::ForwardRequest) -> Result<Lane, Error> {
     match &frame.body {
-        Some(wire::forward_request::Body::Hello(hello)) => lane(hello),
+        Some(wire::forward_request::Body::Hello(hello)) => lane(*hello),
         _ => Err(Error::Missing("hello")),
     }
 }
 
-fn lane(hello: &wire::Hello) -> Result<Lane, Error> {
+fn lane(hello: wire::Hello) -> Result<Lane, Error> {
     match wire::Lane::try_from(hello.lane) {
         Ok(wire::Lane::Control) => Ok(Lane::Control),
         Ok(wire::Lane::Bulk) => Ok(Lane::Bulk),
@@ -319,30 +319,35 @@ impl Gate {
         Ok(self.message(term, body))
     }
 
-    /// The header of a snapshot: the term of its sender, and what it stands for.
-    pub fn snapshot(&self, header: wire::SnapshotHeader) -> Result<(Term, SnapshotMeta), Error> {
-        let term = live_term(header.term)?;
-        let last = entry_id("last", header.last)?;
-        if last.index == Index(0) {
-            return Err(Error::OutOfBounds {
-                what: "last",
-                value: 0,
-            });
-        }
-        if last.term > term {
-            return Err(Error::OutOfBounds {
-                what: "term of last",
-                value: last.term.0,
-            });
-        }
-        let config = config(header.config.ok_or(Error::Missing("configuration"))?)?;
-        Ok((term, SnapshotMeta { last, config }))
-    }
-
-    /// What such a header says once the content is stored.
+    /// What the header of a snapshot says once the content is stored.
     pub fn installed(&self, term: Term, meta: SnapshotMeta) -> Message {
         self.message(term, Body::InstallSnapshot { meta })
     }
+}
+
+/// The header of a snapshot: the term of its sender, and what it stands for.
+pub fn snapshot(header: &wire::SnapshotHeader) -> Result<(Term, SnapshotMeta), Error> {
+    let term = live_term(header.term)?;
+    let last = entry_id("last", header.last)?;
+    if last.index == Index(0) {
+        return Err(Error::OutOfBounds {
+            what: "last",
+            value: 0,
+        });
+    }
+    if last.term > term {
+        return Err(Error::OutOfBounds {
+            what: "term of last",
+            value: last.term.0,
+        });
+    }
+    let config = config(
+        header
+            .config
+            .as_ref()
+            .ok_or(Error::Missing("configuration"))?,
+    )?;
+    Ok((term, SnapshotMeta { last, config }))
 }
 
 fn append_in(term: Term, append: wire::Append) -> Result<Body, Error> {
@@ -397,7 +402,7 @@ fn entry(frame: wire::Entry) -> Result<Entry, Error> {
             id: request_id(proposal.id)?,
             data: proposal.data,
         }),
-        wire::entry::Payload::Config(frame) => Payload::Config(config(frame)?),
+        wire::entry::Payload::Config(frame) => Payload::Config(config(&frame)?),
     };
     Ok(Entry { id, payload })
 }
@@ -426,7 +431,7 @@ fn proposals_in(origin: NodeId, frames: Vec<wire::Proposal>) -> Result<Vec<Propo
     Ok(proposals)
 }
 
-fn config(frame: wire::Configuration) -> Result<Configuration, Error> {
+fn config(frame: &wire::Configuration) -> Result<Configuration, Error> {
     let voters = node_ids("voters", &frame.voters)?;
     let outgoing = node_ids("outgoing voters", &frame.outgoing)?;
     let learners = node_ids("learners", &frame.learners)?;

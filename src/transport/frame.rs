@@ -9,7 +9,7 @@ use super::codec::Lane;
 use crate::proto::raft as wire;
 use crate::raft::message::{Body, Message, Refusal};
 use crate::raft::types::{
-    Configuration, Entry, EntryId, NodeId, Payload, Proposal, RequestId, SnapshotMeta, Term,
+    Configuration, Entry, EntryId, Index, NodeId, Payload, Proposal, RequestId, SnapshotMeta, Term,
 };
 
 /// What a frame costs beside its content, as counted against the queues.
@@ -72,114 +72,179 @@ pub fn size_bytes(message: &Message) -> usize {
 
 /// The frame that says `message` within `cluster`.
 pub fn encode(cluster: u64, message: Message) -> Frame {
-    let route = Some(route(cluster, message.from, message.to));
-    let term = message.term.0;
-    match message.body {
+    let Message {
+        from,
+        to,
+        term,
+        body,
+    } = message;
+    let cover = Cover {
+        route: Some(route(cluster, from, to)),
+        term: term.0,
+    };
+    match body {
         Body::RequestVote {
             last,
             pre_vote,
             transfer,
-        } => {
-            let last = Some(entry_id_out(last));
-            Frame::Call(Call::Vote(wire::VoteRequest {
-                route,
-                term,
-                last,
-                pre_vote,
-                transfer,
-            }))
-        }
-        Body::Vote { granted, pre_vote } => Frame::VoteReply(wire::VoteReply {
-            route,
-            term,
-            granted,
-            pre_vote,
-        }),
-        Body::TimeoutNow => Frame::Call(Call::TimeoutNow(wire::TimeoutNowRequest { route, term })),
+        } => cover.ask(last, pre_vote, transfer),
+        Body::Vote { granted, pre_vote } => cover.vote(granted, pre_vote),
         Body::Append {
             prev,
             entries,
             commit,
-        } => {
-            let entries = entries.into_iter().map(entry_out).collect();
-            let append = wire::Append {
-                prev: Some(entry_id_out(prev)),
-                commit: commit.0,
-                entries,
-            };
-            let body = Some(wire::append_request::Body::Append(append));
-            Frame::Append(wire::AppendRequest { route, term, body })
+        } => cover.append(prev, entries, commit),
+        Body::Appended { last } => cover.appended(last),
+        Body::Rejected { prev, hint } => cover.rejected(prev, hint),
+        Body::Heartbeat { commit, round } => cover.heartbeat(commit, round),
+        Body::HeartbeatReply { round } => cover.heartbeat_reply(round),
+        Body::InstallSnapshot { meta } => cover.snapshot(&meta),
+        Body::TimeoutNow => cover.timeout_now(),
+        Body::Propose { proposals } => cover.propose(proposals),
+        Body::ReadIndex { id } => cover.read_index(id),
+        Body::ReadIndexReply { id, index } => cover.read_index_reply(id, index),
+        Body::Refused { ids, why } => cover.refused(ids, why),
+    }
+}
+
+/// What every frame begins with; each method puts one kind of content into it.
+struct Cover {
+    route: Option<wire::Route>,
+    term: u64,
+}
+
+impl Cover {
+    fn ask(self, last: EntryId, pre_vote: bool, transfer: bool) -> Frame {
+        let Self { route, term } = self;
+        let last = Some(entry_id_out(last));
+        Frame::Call(Call::Vote(wire::VoteRequest {
+            route,
+            term,
+            last,
+            pre_vote,
+            transfer,
+        }))
+    }
+
+    fn vote(self, granted: bool, pre_vote: bool) -> Frame {
+        let Self { route, term } = self;
+        Frame::VoteReply(wire::VoteReply {
+            route,
+            term,
+            granted,
+            pre_vote,
+        })
+    }
+
+    fn timeout_now(self) -> Frame {
+        let Self { route, term } = self;
+        Frame::Call(Call::TimeoutNow(wire::TimeoutNowRequest { route, term }))
+    }
+
+    fn append(self, prev: EntryId, entries: Vec<Entry>, commit: Index) -> Frame {
+        let Self { route, term } = self;
+        let (prev, entries) = (
+            entry_id_out(prev),
+            entries.into_iter().map(entry_out).collect(),
+        );
+        let append = wire::Append {
+            prev: Some(prev),
+            commit: commit.0,
+            entries,
+        };
+        let body = Some(wire::append_request::Body::Append(append));
+        Frame::Append(wire::AppendRequest { route, term, body })
+    }
+
+    fn heartbeat(self, commit: Index, round: u64) -> Frame {
+        let Self { route, term } = self;
+        let beat = wire::Heartbeat {
+            commit: commit.0,
+            round,
+        };
+        let body = Some(wire::append_request::Body::Heartbeat(beat));
+        Frame::Heartbeat(wire::AppendRequest { route, term, body })
+    }
+
+    fn append_reply(self, body: wire::append_reply::Body) -> wire::AppendReply {
+        let Self { route, term } = self;
+        wire::AppendReply {
+            route,
+            term,
+            body: Some(body),
         }
-        Body::Heartbeat { commit, round } => {
-            let beat = wire::Heartbeat {
-                commit: commit.0,
-                round,
-            };
-            let body = Some(wire::append_request::Body::Heartbeat(beat));
-            Frame::Heartbeat(wire::AppendRequest { route, term, body })
-        }
-        Body::Appended { last } => {
-            let body = wire::append_reply::Body::Appended(wire::Appended { last: last.0 });
-            Frame::AppendReply(wire::AppendReply {
-                route,
-                term,
-                body: Some(body),
-            })
-        }
-        Body::Rejected { prev, hint } => {
-            let rejected = wire::Rejected {
-                prev: prev.0,
-                hint: Some(entry_id_out(hint)),
-            };
-            let body = Some(wire::append_reply::Body::Rejected(rejected));
-            Frame::AppendReply(wire::AppendReply { route, term, body })
-        }
-        Body::HeartbeatReply { round } => {
-            let body = wire::append_reply::Body::Heartbeat(wire::HeartbeatReply { round });
-            Frame::HeartbeatReply(wire::AppendReply {
-                route,
-                term,
-                body: Some(body),
-            })
-        }
-        Body::InstallSnapshot { meta } => {
-            let header = snapshot_header(Term(term), &meta);
-            let body = Some(wire::snapshot_frame::Body::Header(header));
-            Frame::Snapshot(wire::SnapshotFrame { route, body })
-        }
-        Body::Propose { proposals } => {
-            let proposals = proposals.into_iter().map(proposal_out).collect();
-            let body = wire::forward_request::Body::Propose(wire::Propose { proposals });
-            Frame::Forward(wire::ForwardRequest {
-                route,
-                term,
-                body: Some(body),
-            })
-        }
-        Body::ReadIndex { id } => {
-            let read = wire::ReadIndex {
-                id: Some(request_id_out(id)),
-            };
-            let body = Some(wire::forward_request::Body::ReadIndex(read));
-            Frame::Forward(wire::ForwardRequest { route, term, body })
-        }
-        Body::ReadIndexReply { id, index } => {
-            let reply = wire::ReadIndexReply {
-                id: Some(request_id_out(id)),
-                index: index.0,
-            };
-            let body = Some(wire::forward_reply::Body::ReadIndex(reply));
-            Frame::ForwardReply(wire::ForwardReply { route, term, body })
-        }
-        Body::Refused { ids, why } => {
-            let ids = ids.into_iter().map(request_id_out).collect();
-            let refused = wire::Refused {
-                ids,
-                why: refusal_out(why).into(),
-            };
-            let body = Some(wire::forward_reply::Body::Refused(refused));
-            Frame::ForwardReply(wire::ForwardReply { route, term, body })
-        }
+    }
+
+    fn appended(self, last: Index) -> Frame {
+        let body = wire::append_reply::Body::Appended(wire::Appended { last: last.0 });
+        Frame::AppendReply(self.append_reply(body))
+    }
+
+    fn rejected(self, prev: Index, hint: EntryId) -> Frame {
+        let hint = Some(entry_id_out(hint));
+        let body = wire::append_reply::Body::Rejected(wire::Rejected { prev: prev.0, hint });
+        Frame::AppendReply(self.append_reply(body))
+    }
+
+    fn heartbeat_reply(self, round: u64) -> Frame {
+        let body = wire::append_reply::Body::Heartbeat(wire::HeartbeatReply { round });
+        Frame::HeartbeatReply(self.append_reply(body))
+    }
+
+    fn snapshot(self, meta: &SnapshotMeta) -> Frame {
+        let header = snapshot_header(Term(self.term), meta);
+        let body = Some(wire::snapshot_frame::Body::Header(header));
+        Frame::Snapshot(wire::SnapshotFrame {
+            route: self.route,
+            body,
+        })
+    }
+
+    fn forward(self, body: wire::forward_request::Body) -> Frame {
+        let Self { route, term } = self;
+        Frame::Forward(wire::ForwardRequest {
+            route,
+            term,
+            body: Some(body),
+        })
+    }
+
+    fn propose(self, proposals: Vec<Proposal>) -> Frame {
+        let proposals = proposals.into_iter().map(proposal_out).collect();
+        self.forward(wire::forward_request::Body::Propose(wire::Propose {
+            proposals,
+        }))
+    }
+
+    fn read_index(self, id: RequestId) -> Frame {
+        let id = Some(request_id_out(id));
+        self.forward(wire::forward_request::Body::ReadIndex(wire::ReadIndex {
+            id,
+        }))
+    }
+
+    fn forward_reply(self, body: wire::forward_reply::Body) -> Frame {
+        let Self { route, term } = self;
+        Frame::ForwardReply(wire::ForwardReply {
+            route,
+            term,
+            body: Some(body),
+        })
+    }
+
+    fn read_index_reply(self, id: RequestId, index: Index) -> Frame {
+        let (id, index) = (Some(request_id_out(id)), index.0);
+        let reply = wire::ReadIndexReply { id, index };
+        self.forward_reply(wire::forward_reply::Body::ReadIndex(reply))
+    }
+
+    fn refused(self, ids: Vec<RequestId>, why: Refusal) -> Frame {
+        let ids = ids.into_iter().map(request_id_out).collect();
+        let refused = wire::Refused {
+            ids,
+            why: refusal_out(why).into(),
+        };
+        self.forward_reply(wire::forward_reply::Body::Refused(refused))
     }
 }
 

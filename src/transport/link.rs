@@ -65,7 +65,7 @@ impl Hub {
     /// From now on nobody is spoken with.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.change(|peers| std::mem::take(peers))
+        self.change(std::mem::take)
             .values()
             .for_each(|peer| peer.close());
     }

@@ -3,7 +3,7 @@
 //! Delivers what it can and drops what it must: Raft tolerates loss, so nothing here retries a
 //! message, and every queue is bounded. What it does promise is *order within a kind* (entries
 //! follow entries while a connection lives), *prompt news of a death* ([`Delivery::PeerLost`]
-//! within milliseconds of a reset), and that nothing unchecked reaches the core ([`codec`]).
+//! within milliseconds of a reset), and that nothing unchecked reaches the core (`codec`).
 //!
 //! # Lanes
 //!

@@ -17,7 +17,7 @@ use tokio_stream::Stream;
 pub struct Bounds {
     /// Frames.
     pub frames_max: usize,
-    /// Bytes, by [`size_bytes`](super::frame::size_bytes). One frame alone may exceed it.
+    /// Bytes, counted as `frame` does. One frame alone may exceed it.
     pub bytes_max: usize,
 }
 

@@ -146,13 +146,10 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
             peer: &peer,
             gate,
         };
-        let message = incoming
-            .receive(&self.snapshots, header, inbound)
-            .await
-            .map_err(|status| {
-                warn!(from = %peer.id, why = status.message(), "snapshot not received");
-                status
-            })?;
+        let received = incoming.receive(&self.snapshots, header, inbound).await;
+        let message = received.inspect_err(|status| {
+            warn!(from = %peer.id, why = status.message(), "snapshot not received");
+        })?;
         self.deliver(message).await;
         Ok(Response::new(wire::SnapshotReceipt {}))
     }

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::codec::{Error, Gate};
+use super::codec::{self, Error, Gate};
 use super::frame::snapshot_header;
 use super::link::{Hub, Peer};
 use super::peer::explain;
@@ -96,11 +96,11 @@ impl Outgoing<'_> {
             route: self.hub.route(self.peer.id),
             frames,
         };
-        let fed = feed.run(header, source);
+        let feeding = feed.run(header, source);
         let answer = client.install_snapshot(ReceiverStream::new(receiver));
-        tokio::pin!(fed, answer);
+        tokio::pin!(feeding, answer);
         let bytes = tokio::select! {
-            bytes = &mut fed => bytes?,
+            bytes = &mut feeding => bytes?,
             early = &mut answer => return Err(match early {
                 Ok(_) => "the receiver was done before the end".to_owned(),
                 Err(status) => explain(&status),
@@ -183,10 +183,7 @@ impl Incoming<'_> {
         let Some(Body::Header(header)) = first.body else {
             return Err(self.refuse(Error::Missing("header")));
         };
-        let (term, meta) = self
-            .gate
-            .snapshot(header)
-            .map_err(|error| self.refuse(error))?;
+        let (term, meta) = codec::snapshot(&header).map_err(|error| self.refuse(error))?;
         let _one_at_a_time = self
             .hub
             .receiving

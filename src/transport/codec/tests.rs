@@ -8,7 +8,7 @@ use prost::Message as _;
 use super::super::frame::{self, Call, Frame};
 use super::*;
 
-const CLUSTER: u64 = 0xC0FFEE;
+const CLUSTER: u64 = 0xBEE;
 
 fn node(id: u64) -> NodeId {
     NodeId::new(id).unwrap()
@@ -168,8 +168,11 @@ fn messages() -> impl Strategy<Value = Message> {
     })
 }
 
+/// Reads bytes as one kind of frame: gives nothing, if they are none.
+type Reader = fn(&[u8]) -> Option<Result<Message, Error>>;
+
 /// The bytes of a frame, and what reads them.
-fn bytes_of(frame: &Frame) -> (Vec<u8>, fn(&[u8]) -> Option<Result<Message, Error>>) {
+fn bytes_of(frame: &Frame) -> (Vec<u8>, Reader) {
     match frame {
         Frame::Call(Call::Vote(f)) => (f.encode_to_vec(), READERS[0]),
         Frame::VoteReply(f) => (f.encode_to_vec(), READERS[1]),
@@ -182,8 +185,8 @@ fn bytes_of(frame: &Frame) -> (Vec<u8>, fn(&[u8]) -> Option<Result<Message, Erro
     }
 }
 
-/// One per kind of frame: nothing, if the bytes are no frame at all.
-const READERS: [fn(&[u8]) -> Option<Result<Message, Error>>; 8] = [
+/// One per kind of frame.
+const READERS: [Reader; 8] = [
     |bytes| {
         wire::VoteRequest::decode(bytes)
             .ok()
@@ -226,7 +229,7 @@ const READERS: [fn(&[u8]) -> Option<Result<Message, Error>>; 8] = [
         };
         let read = gate()
             .admit(frame.route.as_ref())
-            .and_then(|()| gate().snapshot(header));
+            .and_then(|()| snapshot(&header));
         Some(read.map(|(term, meta)| gate().installed(term, meta)))
     },
 ];
@@ -424,7 +427,7 @@ fn configurations_without_voters_or_with_double_roles_are_refused() {
                 learners: learners.to_vec(),
             }),
         };
-        gate().snapshot(header).map(drop)
+        snapshot(&header).map(drop)
     };
     assert_eq!(read(&[1, 2], &[3]), Ok(()));
     assert_eq!(read(&[], &[3]), Err(Error::Missing("voter")));
