@@ -159,7 +159,8 @@ impl<D: Disk> Recovery<D> {
                 });
             }
         }
-        if replay.state != self.state || previous != Some(self.end) {
+        let handed_out = replay.handed_out == self.state.last.index;
+        if replay.state != self.state || previous != Some(self.end) || !handed_out {
             let path = self.disk.path(&segment::name(self.end.segment));
             let what = "the log reads otherwise than a moment ago";
             return Err(Error::corrupt(path, self.end.offset_bytes, what).into());
@@ -413,6 +414,9 @@ impl<V> Replay<V> {
     {
         match record {
             LogRecord::HardState(hard_state) => (self.visit)(Record::HardState(hard_state)),
+            // Its predecessors went with a segment that a received snapshot made needless, and so
+            // will it: the restart is further on.
+            LogRecord::Entry(entry) if entry.id.index > self.handed_out.next() => Ok(()),
             LogRecord::Entry(entry) if entry.id.index > self.base => {
                 self.handed_out = entry.id.index;
                 (self.visit)(Record::Entry(entry))

@@ -1,1 +1,7 @@
-//! A disk for tests and for the simulator.
+//! A disk that does its worst, for the tests of this room and for whole simulated nodes.
+
+pub(in crate::storage) mod chance;
+mod inode;
+mod sim_disk;
+
+pub use sim_disk::{Fault, SimDisk, SimFile, SimLock};

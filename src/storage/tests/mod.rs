@@ -1,5 +1,12 @@
 //! Tests of the room: what is written is read, what is damaged is found, what a crash leaves is
 //! mended.
 
+mod bytes;
+mod crash;
+mod damage;
+mod disk_errors;
+mod life;
+mod log;
 mod model;
 mod real;
+mod snapshots;
