@@ -64,12 +64,7 @@ pub fn open<D: Disk>(
         .ok_or_else(|| Error::corrupt(directory(), 0, "the log is missing"))?;
     let snapshots = SnapshotStore::open(disk, identity, recovery.base(), lock)?;
     let openings = openings::count(disk)?;
-    Ok(Opening {
-        recovery,
-        snapshots,
-        formed: found.is_none(),
-        openings,
-    })
+    Ok(Opening { recovery, snapshots, formed: found.is_none(), openings })
 }
 
 impl<D: Disk> Opening<D> {
@@ -116,10 +111,7 @@ impl<D: Disk> Opening<D> {
     ) -> Result<DataDir<D>, E> {
         let wal = self.recovery.replay(visit)?;
         self.snapshots.remove_leftovers()?;
-        Ok(DataDir {
-            wal,
-            snapshots: self.snapshots,
-        })
+        Ok(DataDir { wal, snapshots: self.snapshots })
     }
 }
 
@@ -150,32 +142,16 @@ fn form<D: Disk>(
     }
     let state = LogState {
         hard_state: HardState::default(),
-        base: SnapshotMeta {
-            last: EntryId::default(),
-            config: first.clone(),
-        },
+        base: SnapshotMeta { last: EntryId::default(), config: first.clone() },
         last: EntryId::default(),
         keep_from: 1,
     };
     let name = segment::spare_name(1);
     let bytes = options.urgent_segment_bytes;
-    let spare = SpareJob {
-        disk: disk.clone(),
-        name,
-        reuse: false,
-        bytes,
-    }
-    .run()?;
-    let place = Place {
-        segment: 1,
-        offset_bytes: 0,
-        previous: 0,
-    };
+    let spare = SpareJob { disk: disk.clone(), name, reuse: false, bytes }.run()?;
+    let place = Place { segment: 1, offset_bytes: 0, previous: 0 };
     let active = wal::begin_segment(disk, spare, place, state.start(identity, 0))?;
-    active
-        .file
-        .sync_data()
-        .context("sync", || disk.path(&segment::name(1)))?;
+    active.file.sync_data().context("sync", || disk.path(&segment::name(1)))?;
     identity::write(disk, identity)
 }
 

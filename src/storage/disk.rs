@@ -90,9 +90,7 @@ impl RealDisk {
             };
             sync_directory(parent).context("sync the directory", || parent.to_path_buf())?;
         }
-        Ok(Self {
-            root: Arc::new(root),
-        })
+        Ok(Self { root: Arc::new(root) })
     }
 }
 
@@ -156,11 +154,7 @@ impl Disk for RealDisk {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        if name.is_empty() {
-            self.root.to_path_buf()
-        } else {
-            self.root.join(name)
-        }
+        if name.is_empty() { self.root.to_path_buf() } else { self.root.join(name) }
     }
 }
 
@@ -176,10 +170,7 @@ impl DiskFile for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self
-                .0
-                .read_at(&mut buffer[filled..], offset_bytes + filled as u64)
-            {
+            match self.0.read_at(&mut buffer[filled..], offset_bytes + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

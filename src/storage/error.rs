@@ -74,10 +74,9 @@ impl Error {
     /// Whether the disk is full.
     pub fn is_full(&self) -> bool {
         match self {
-            Self::Io { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ),
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
             Self::Corrupt { .. }
             | Self::Version { .. }
             | Self::ForeignDirectory { .. }
@@ -87,11 +86,7 @@ impl Error {
     }
 
     pub(super) fn corrupt(path: PathBuf, offset_bytes: u64, what: impl Into<String>) -> Self {
-        Self::Corrupt {
-            path,
-            offset_bytes,
-            what: what.into(),
-        }
+        Self::Corrupt { path, offset_bytes, what: what.into() }
     }
 }
 
@@ -102,10 +97,6 @@ pub(super) trait Context<T> {
 
 impl<T> Context<T> for io::Result<T> {
     fn context(self, op: &'static str, path: impl FnOnce() -> PathBuf) -> Result<T, Error> {
-        self.map_err(|source| Error::Io {
-            path: path(),
-            op,
-            source,
-        })
+        self.map_err(|source| Error::Io { path: path(), op, source })
     }
 }

@@ -137,11 +137,7 @@ pub(super) enum Body {
 
 /// Checks and unmasks the `stored` body of `header`.
 pub(super) fn open_body(header: &Header, stored: &[u8]) -> Body {
-    assert_eq!(
-        stored.len() as u64,
-        header.stored_bytes(),
-        "the caller reads the whole body"
-    );
+    assert_eq!(stored.len() as u64, header.stored_bytes(), "the caller reads the whole body");
     if crc32c::crc32c(stored) == header.body_crc {
         let mut body = stored[..header.body_bytes as usize].to_vec();
         if header.mask != 0 {
@@ -161,18 +157,9 @@ pub(super) fn open_body(header: &Header, stored: &[u8]) -> Body {
 /// leaves no sector blank, and fills in the header. Returns the link for the next group.
 pub(super) fn seal(buffer: &mut Vec<u8>, place: Place, durable_bytes: u64) -> u32 {
     let body_bytes = buffer.len() - HEADER_BYTES;
-    assert!(
-        body_bytes <= BODY_BYTES_MAX,
-        "batches are bounded far below a gigabyte"
-    );
-    assert!(
-        place.offset_bytes.is_multiple_of(ALIGN_BYTES as u64),
-        "groups are aligned"
-    );
-    assert!(
-        durable_bytes <= place.offset_bytes,
-        "nothing is durable before it is written"
-    );
+    assert!(body_bytes <= BODY_BYTES_MAX, "batches are bounded far below a gigabyte");
+    assert!(place.offset_bytes.is_multiple_of(ALIGN_BYTES as u64), "groups are aligned");
+    assert!(durable_bytes <= place.offset_bytes, "nothing is durable before it is written");
     buffer.resize(buffer.len().next_multiple_of(ALIGN_BYTES), 0);
     let mask = unblank(place.offset_bytes, &mut buffer[HEADER_BYTES..]);
     let mut header = Header {

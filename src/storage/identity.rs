@@ -28,11 +28,7 @@ pub struct Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "node {} of cluster {:016x}",
-            self.node_id, self.cluster_id
-        )
+        write!(f, "node {} of cluster {:016x}", self.node_id, self.cluster_id)
     }
 }
 
@@ -50,11 +46,7 @@ impl Identity {
         if found == self {
             return Ok(());
         }
-        Err(Error::ForeignDirectory {
-            path: disk.path(file),
-            found,
-            expected: self,
-        })
+        Err(Error::ForeignDirectory { path: disk.path(file), found, expected: self })
     }
 }
 
@@ -65,11 +57,7 @@ pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<Identity>, Error> {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
-            return Err(Error::Io {
-                path: path(),
-                op: "open",
-                source,
-            });
+            return Err(Error::Io { path: path(), op: "open", source });
         }
     };
     let mut bytes = vec![0; FILE_BYTES_MAX];
@@ -77,9 +65,8 @@ pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<Identity>, Error> {
     bytes.truncate(count);
     let damaged = |what| Error::corrupt(path(), 0, what);
     let text = std::str::from_utf8(&bytes).map_err(|_| damaged("the identity is not text"))?;
-    let body_bytes = text
-        .rfind("crc32c ")
-        .ok_or_else(|| damaged("the identity has no checksum"))?;
+    let body_bytes =
+        text.rfind("crc32c ").ok_or_else(|| damaged("the identity has no checksum"))?;
     let (body, sum) = text.split_at(body_bytes);
     if sum != format!("crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())) {
         return Err(damaged("the identity's checksum differs"));
@@ -89,32 +76,20 @@ pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<Identity>, Error> {
         return Err(damaged("this is not an identity"));
     }
     let mut field = |name: &str| {
-        lines
-            .next()
-            .and_then(|line| line.strip_prefix(name))
-            .and_then(|s| s.strip_prefix(' '))
+        lines.next().and_then(|line| line.strip_prefix(name)).and_then(|s| s.strip_prefix(' '))
     };
     let version: Option<u32> = field("version").and_then(|value| value.parse().ok());
     match version {
         Some(VERSION) => {}
         Some(found) => {
-            return Err(Error::Version {
-                path: path(),
-                found,
-                supported: VERSION,
-            });
+            return Err(Error::Version { path: path(), found, supported: VERSION });
         }
         None => return Err(damaged("the identity has no version")),
     }
     let cluster = field("cluster").and_then(|value| u64::from_str_radix(value, 16).ok());
-    let node = field("node")
-        .and_then(|value| value.parse().ok())
-        .and_then(NodeId::new);
+    let node = field("node").and_then(|value| value.parse().ok()).and_then(NodeId::new);
     match (cluster, node) {
-        (Some(cluster_id), Some(node_id)) => Ok(Some(Identity {
-            cluster_id,
-            node_id,
-        })),
+        (Some(cluster_id), Some(node_id)) => Ok(Some(Identity { cluster_id, node_id })),
         _ => Err(damaged("the identity names no cluster or no node")),
     }
 }
@@ -138,19 +113,12 @@ pub(super) fn replace<D: Disk>(
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => {
-            return Err(Error::Io {
-                path: new(),
-                op: "remove",
-                source,
-            });
+            return Err(Error::Io { path: new(), op: "remove", source });
         }
     }
-    let file = disk
-        .open(temporary, Access::Create)
-        .context("create", new)?;
+    let file = disk.open(temporary, Access::Create).context("create", new)?;
     file.write_at(content.as_bytes(), 0).context("write", new)?;
     file.sync_data().context("sync", new)?;
     disk.rename(temporary, name).context("rename", new)?;
-    disk.sync_dir()
-        .context("sync the directory", || disk.path(""))
+    disk.sync_dir().context("sync the directory", || disk.path(""))
 }

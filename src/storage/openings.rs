@@ -29,20 +29,13 @@ fn read<D: Disk>(disk: &D) -> Result<u64, Error> {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         Err(source) => {
-            return Err(Error::Io {
-                path: path(),
-                op: "open",
-                source,
-            });
+            return Err(Error::Io { path: path(), op: "open", source });
         }
     };
     let mut bytes = vec![0; FILE_BYTES_MAX];
     let length = file.read_at(&mut bytes, 0).context("read", path)?;
     let text = String::from_utf8_lossy(&bytes[..length]);
-    let number = text
-        .lines()
-        .next()
-        .and_then(|line| line.strip_prefix("openings "));
+    let number = text.lines().next().and_then(|line| line.strip_prefix("openings "));
     let openings = number.and_then(|number| number.parse().ok());
     openings
         .filter(|openings| text == render(*openings))

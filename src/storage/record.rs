@@ -163,10 +163,7 @@ impl RecordReader {
             KIND_SNAPSHOT => LogRecord::Snapshot(self.meta()?),
             KIND_RELEASE => {
                 let keep_from = self.u64()?;
-                LogRecord::Release {
-                    base: self.meta()?,
-                    keep_from,
-                }
+                LogRecord::Release { base: self.meta()?, keep_from }
             }
             _ => return Err("a record is of no known kind"),
         };
@@ -175,10 +172,7 @@ impl RecordReader {
 
     fn start(&mut self) -> Result<Start, Malformed> {
         Ok(Start {
-            identity: Identity {
-                cluster_id: self.u64()?,
-                node_id: self.node_id()?,
-            },
+            identity: Identity { cluster_id: self.u64()?, node_id: self.node_id()? },
             segment_bytes: self.u64()?,
             previous_end_bytes: self.u64()?,
             keep_from: self.u64()?,
@@ -201,15 +195,9 @@ impl RecordReader {
         let payload = match self.u8()? {
             PAYLOAD_NOOP => Payload::Noop,
             PAYLOAD_COMMAND => {
-                let id = RequestId {
-                    origin: self.node_id()?,
-                    sequence: self.u64()?,
-                };
+                let id = RequestId { origin: self.node_id()?, sequence: self.u64()? };
                 let bytes = u32::from_le_bytes(self.array()?) as usize;
-                let end = self
-                    .at
-                    .checked_add(bytes)
-                    .filter(|end| *end <= self.body.len());
+                let end = self.at.checked_add(bytes).filter(|end| *end <= self.body.len());
                 let end = end.ok_or("an entry is longer than its group")?;
                 let data = self.body.slice(self.at..end);
                 self.at = end;
@@ -222,10 +210,7 @@ impl RecordReader {
     }
 
     pub(super) fn meta(&mut self) -> Result<SnapshotMeta, Malformed> {
-        Ok(SnapshotMeta {
-            last: self.entry_id()?,
-            config: self.config()?,
-        })
+        Ok(SnapshotMeta { last: self.entry_id()?, config: self.config()? })
     }
 
     fn config(&mut self) -> Result<Configuration, Malformed> {
@@ -249,10 +234,7 @@ impl RecordReader {
 
     fn entry_id(&mut self) -> Result<EntryId, Malformed> {
         let index = Index(self.u64()?);
-        Ok(EntryId {
-            index,
-            term: Term(self.u64()?),
-        })
+        Ok(EntryId { index, term: Term(self.u64()?) })
     }
 
     fn node_id(&mut self) -> Result<NodeId, Malformed> {
@@ -269,10 +251,7 @@ impl RecordReader {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let bytes = self
-            .body
-            .get(self.at..self.at + N)
-            .ok_or("a record ends early")?;
+        let bytes = self.body.get(self.at..self.at + N).ok_or("a record ends early")?;
         self.at += N;
         Ok(bytes.try_into().expect("N bytes were taken"))
     }

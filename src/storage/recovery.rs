@@ -69,24 +69,16 @@ impl<D: Disk> Recovery<D> {
     ) -> Result<Option<Self>, Error> {
         options.check();
         let names = disk.list().context("list", || disk.path(""))?;
-        let mut numbers: Vec<u64> = names
-            .iter()
-            .filter_map(|name| segment::parse_name(name))
-            .collect();
+        let mut numbers: Vec<u64> =
+            names.iter().filter_map(|name| segment::parse_name(name)).collect();
         numbers.sort_unstable();
         let Some(newest) = numbers.last().copied() else {
             return Ok(None);
         };
 
         let (active, mut leftovers) = find_active(disk, newest, &numbers)?;
-        let ActiveScan {
-            start,
-            state,
-            end,
-            torn,
-            vouched_bytes,
-            content_bytes,
-        } = scan_active(disk, active, identity)?;
+        let ActiveScan { start, state, end, torn, vouched_bytes, content_bytes } =
+            scan_active(disk, active, identity)?;
         leftovers.extend(numbers.iter().filter(|number| **number < state.keep_from));
         let mut starts = Vec::new();
         for number in state.keep_from..active {
@@ -255,9 +247,7 @@ fn find_active<D: Disk>(disk: &D, newest: u64, numbers: &[u64]) -> Result<(u64, 
     }
     // A crash between naming a segment and its first sync. Its predecessor is whole and the last.
     reader.examine_rest()?;
-    let before = newest
-        .checked_sub(1)
-        .filter(|before| numbers.contains(before));
+    let before = newest.checked_sub(1).filter(|before| numbers.contains(before));
     match before {
         Some(before) => Ok((before, vec![newest])),
         None => Err(reader.corrupt(0, "the newest segment is blank and the one before is gone")),
@@ -285,9 +275,7 @@ fn scan_active<D: Disk>(disk: &D, number: u64, identity: Identity) -> Result<Act
         let mut content = at == 0;
         let mut records = RecordReader::new(if at == 0 { Bytes::new() } else { group.body });
         while let Some(record) = records.next().map_err(|what| reader.corrupt(at, what))? {
-            state
-                .apply(&record, number)
-                .map_err(|what| reader.corrupt(at, what))?;
+            state.apply(&record, number).map_err(|what| reader.corrupt(at, what))?;
             content |= !matches!(record, LogRecord::HardState(_));
         }
         let after = state.hard_state;
@@ -298,14 +286,7 @@ fn scan_active<D: Disk>(disk: &D, number: u64, identity: Identity) -> Result<Act
     }
     let torn = reader.examine_rest()?;
     let (end, vouched_bytes) = (reader.place(), reader.durable_bytes());
-    Ok(ActiveScan {
-        start,
-        state,
-        end,
-        torn,
-        vouched_bytes,
-        content_bytes,
-    })
+    Ok(ActiveScan { start, state, end, torn, vouched_bytes, content_bytes })
 }
 
 /// The beginning of segment `number`, which must be there.
@@ -319,9 +300,7 @@ fn read_start<D: Disk>(disk: &D, number: u64, identity: Identity) -> Result<Star
     let Next::Group(group) = reader.next()? else {
         return Err(reader.corrupt(0, "the segment has no beginning"));
     };
-    let first = RecordReader::new(group.body)
-        .next()
-        .map_err(|what| reader.corrupt(0, what))?;
+    let first = RecordReader::new(group.body).next().map_err(|what| reader.corrupt(0, what))?;
     let Some(LogRecord::Start(start)) = first else {
         return Err(reader.corrupt(0, "the segment begins with something else"));
     };
@@ -364,18 +343,14 @@ impl<V> Replay<V> {
             return Err(reader.corrupt(0, "the segment has no beginning").into());
         };
         if previous.is_some_and(|previous| previous.previous != first.header.place.previous) {
-            return Err(reader
-                .corrupt(0, "the segment does not continue the one before")
-                .into());
+            return Err(reader.corrupt(0, "the segment does not continue the one before").into());
         }
         // The commit index may have moved on without a record of its own.
         let commit = start.hard_state.commit;
         let told = commit >= self.state.hard_state.commit;
         self.state.hard_state.commit = commit;
         if !told || self.state != LogState::of_start(start) {
-            return Err(reader
-                .corrupt(0, "the segment begins with another state")
-                .into());
+            return Err(reader.corrupt(0, "the segment begins with another state").into());
         }
         (self.visit)(Record::HardState(start.hard_state))?;
 
@@ -391,9 +366,7 @@ impl<V> Replay<V> {
                 if let LogRecord::Entry(entry) = &record {
                     first.get_or_insert(entry.id.index);
                 }
-                self.state
-                    .apply(&record, number)
-                    .map_err(|what| reader.corrupt(at, what))?;
+                self.state.apply(&record, number).map_err(|what| reader.corrupt(at, what))?;
                 self.hand_out(record)?;
             }
             if first.is_some() {
@@ -401,9 +374,7 @@ impl<V> Replay<V> {
             }
         }
         if reader.place().offset_bytes != expected_end_bytes {
-            return Err(reader
-                .corrupt(expected_end_bytes, "the segment ended here")
-                .into());
+            return Err(reader.corrupt(expected_end_bytes, "the segment ended here").into());
         }
         Ok(())
     }

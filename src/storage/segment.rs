@@ -86,11 +86,7 @@ impl<D: Disk> GroupReader<D> {
             file,
             file_bytes,
             name,
-            place: Place {
-                segment: number,
-                offset_bytes: 0,
-                previous: 0,
-            },
+            place: Place { segment: number, offset_bytes: 0, previous: 0 },
             durable_bytes: 0,
             block: Vec::new(),
             block_at_bytes: 0,
@@ -129,11 +125,7 @@ impl<D: Disk> GroupReader<D> {
         };
         // The first group's link is checked by whoever knows the segment before.
         let expected = Place {
-            previous: if at == 0 {
-                header.place.previous
-            } else {
-                self.place.previous
-            },
+            previous: if at == 0 { header.place.previous } else { self.place.previous },
             ..self.place
         };
         if header.place != expected {
@@ -143,10 +135,7 @@ impl<D: Disk> GroupReader<D> {
             return Err(self.corrupt(at, "a header contradicts its file"));
         }
         let stored_bytes = header.stored_bytes() as usize;
-        match frame::open_body(
-            &header,
-            self.bytes_at(at + HEADER_BYTES as u64, stored_bytes)?,
-        ) {
+        match frame::open_body(&header, self.bytes_at(at + HEADER_BYTES as u64, stored_bytes)?) {
             Body::Valid(body) => {
                 self.durable_bytes = self.durable_bytes.max(header.durable_bytes);
                 self.place.previous = header.link;
@@ -194,18 +183,12 @@ impl<D: Disk> GroupReader<D> {
     }
 
     fn future(&self, version: u16) -> Error {
-        Error::Version {
-            path: self.path(),
-            found: version.into(),
-            supported: VERSION.into(),
-        }
+        Error::Version { path: self.path(), found: version.into(), supported: VERSION.into() }
     }
 
     fn header_at(&mut self, at_bytes: u64) -> Result<HeaderBytes, Error> {
         let bytes = self.bytes_at(at_bytes, HEADER_BYTES)?;
-        Ok(Header::decode(
-            bytes.try_into().expect("a header's length was asked for"),
-        ))
+        Ok(Header::decode(bytes.try_into().expect("a header's length was asked for")))
     }
 
     /// Exactly `bytes` bytes of the file, through the block.
@@ -224,11 +207,7 @@ impl<D: Disk> GroupReader<D> {
         let from = (at_bytes - self.block_at_bytes) as usize;
         match self.block.get(from..from + bytes) {
             Some(found) => Ok(found),
-            None => Err(Error::corrupt(
-                self.disk.path(&self.name),
-                at_bytes,
-                "the file shrank",
-            )),
+            None => Err(Error::corrupt(self.disk.path(&self.name), at_bytes, "the file shrank")),
         }
     }
 }
@@ -237,8 +216,5 @@ fn displaced(found: Place, expected: Place) -> String {
     if (found.segment, found.offset_bytes) == (expected.segment, expected.offset_bytes) {
         return "a group does not continue the one before it".to_owned();
     }
-    format!(
-        "here lies the group of segment {} byte {}",
-        found.segment, found.offset_bytes
-    )
+    format!("here lies the group of segment {} byte {}", found.segment, found.offset_bytes)
 }

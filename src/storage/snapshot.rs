@@ -65,9 +65,7 @@ struct Shared<D: Disk> {
 
 impl<D: Disk> Clone for SnapshotStore<D> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -114,9 +112,7 @@ impl<D: Disk> SnapshotStore<D> {
         let disk = &self.shared.disk;
         let number = self.shared.counter.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}{TEMPORARY}{number}", file_name(meta.last));
-        let file = disk
-            .open(&name, Access::Create)
-            .context("create", || disk.path(&name))?;
+        let file = disk.open(&name, Access::Create).context("create", || disk.path(&name))?;
         let header = encode_header(self.shared.identity, meta);
         let mut writer = SnapshotWriter {
             store: self.clone(),
@@ -149,11 +145,7 @@ impl<D: Disk> SnapshotStore<D> {
         let reader = self.reader(&name)?;
         if reader.info.meta != *meta {
             let path = self.shared.disk.path(&name);
-            return Err(Error::corrupt(
-                path,
-                0,
-                "the snapshot is of another membership",
-            ));
+            return Err(Error::corrupt(path, 0, "the snapshot is of another membership"));
         }
         Ok(reader.info)
     }
@@ -161,10 +153,7 @@ impl<D: Disk> SnapshotStore<D> {
     /// The log names `info` now, durably: it is the latest, and older ones go.
     pub fn adopt(&self, info: SnapshotInfo) -> Result<(), Error> {
         let mut current = self.current();
-        if current
-            .as_ref()
-            .is_some_and(|now| now.meta.last.index > info.meta.last.index)
-        {
+        if current.as_ref().is_some_and(|now| now.meta.last.index > info.meta.last.index) {
             return Ok(());
         }
         let index = info.meta.last.index;
@@ -193,8 +182,7 @@ impl<D: Disk> SnapshotStore<D> {
                 disk.remove(&name).context("remove", || disk.path(&name))?;
             }
         }
-        disk.sync_dir()
-            .context("sync the directory", || disk.path(""))
+        disk.sync_dir().context("sync the directory", || disk.path(""))
     }
 
     fn reader(&self, name: &str) -> Result<SnapshotReader<D>, Error> {
@@ -208,11 +196,7 @@ impl<D: Disk> SnapshotStore<D> {
                     "the snapshot that the log names is missing",
                 );
             }
-            Error::Io {
-                path: path.clone(),
-                op: "open",
-                source,
-            }
+            Error::Io { path: path.clone(), op: "open", source }
         })?;
         let bytes = file.len_bytes().context("read", || path.clone())?;
         let (meta, found, header) = read_header(&file, bytes, &path)?;
@@ -230,10 +214,7 @@ impl<D: Disk> SnapshotStore<D> {
     }
 
     fn current(&self) -> std::sync::MutexGuard<'_, Option<SnapshotInfo>> {
-        self.shared
-            .current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -282,29 +263,21 @@ fn read_header(
 ) -> Result<(SnapshotMeta, Identity, Vec<u8>), Error> {
     let damaged = |what| Error::corrupt(path.to_path_buf(), 0, what);
     let mut header = vec![0; PREFIX_BYTES];
-    let count = file
-        .read_at(&mut header, 0)
-        .context("read", || path.to_path_buf())?;
+    let count = file.read_at(&mut header, 0).context("read", || path.to_path_buf())?;
     let bytes = u32::from_le_bytes(header[12..16].try_into().expect("four bytes")) as usize;
     let plausible = (FIXED_BYTES..=HEADER_BYTES_MAX).contains(&bytes) && bytes as u64 <= file_bytes;
     if count < PREFIX_BYTES || header[4..8] != MAGIC || !plausible {
         return Err(damaged("this is not a snapshot"));
     }
     header.resize(bytes, 0);
-    let count = file
-        .read_at(&mut header, 0)
-        .context("read", || path.to_path_buf())?;
+    let count = file.read_at(&mut header, 0).context("read", || path.to_path_buf())?;
     if count < bytes || header[..4] != crc32c::crc32c(&header[4..]).to_le_bytes() {
         return Err(damaged("the header's checksum differs"));
     }
     let version = u16::from_le_bytes([header[8], header[9]]);
     if version != VERSION {
         let (found, supported) = (version.into(), VERSION.into());
-        return Err(Error::Version {
-            path: path.to_path_buf(),
-            found,
-            supported,
-        });
+        return Err(Error::Version { path: path.to_path_buf(), found, supported });
     }
     let cluster_id = u64::from_le_bytes(header[16..24].try_into().expect("eight bytes"));
     let node_id = u64::from_le_bytes(header[24..32].try_into().expect("eight bytes"));
@@ -315,14 +288,7 @@ fn read_header(
     if fields.at() != bytes - FIXED_BYTES {
         return Err(damaged("the header is longer than its content"));
     }
-    Ok((
-        meta,
-        Identity {
-            cluster_id,
-            node_id,
-        },
-        header,
-    ))
+    Ok((meta, Identity { cluster_id, node_id }, header))
 }
 
 /// The checksum of a chunk, which covers the one before it.
@@ -377,23 +343,14 @@ impl<D: Disk> SnapshotWriter<D> {
         self.write_out(&footer)?;
 
         let disk = &self.store.shared.disk;
-        let temporary = self
-            .name
-            .as_deref()
-            .expect("a writer has a name until it is finished");
-        self.file
-            .sync_data()
-            .context("sync", || disk.path(temporary))?;
+        let temporary = self.name.as_deref().expect("a writer has a name until it is finished");
+        self.file.sync_data().context("sync", || disk.path(temporary))?;
         disk.rename(temporary, &file_name(self.meta.last))
             .context("rename", || disk.path(temporary))?;
         self.name = None;
         let disk = &self.store.shared.disk;
-        disk.sync_dir()
-            .context("sync the directory", || disk.path(""))?;
-        Ok(SnapshotInfo {
-            meta: self.meta.clone(),
-            bytes: self.bytes,
-        })
+        disk.sync_dir().context("sync the directory", || disk.path(""))?;
+        Ok(SnapshotInfo { meta: self.meta.clone(), bytes: self.bytes })
     }
 
     fn write_chunk(&mut self) -> Result<(), Error> {
@@ -411,15 +368,8 @@ impl<D: Disk> SnapshotWriter<D> {
     }
 
     fn write_out(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let path = || {
-            self.store
-                .shared
-                .disk
-                .path(self.name.as_deref().unwrap_or_default())
-        };
-        self.file
-            .write_at(bytes, self.bytes)
-            .context("write", path)?;
+        let path = || self.store.shared.disk.path(self.name.as_deref().unwrap_or_default());
+        self.file.write_at(bytes, self.bytes).context("write", path)?;
         self.bytes += bytes.len() as u64;
         if self.bytes - self.synced_bytes >= SYNC_BYTES {
             self.file.sync_data().context("sync", path)?;
@@ -500,10 +450,7 @@ impl<D: Disk> SnapshotReader<D> {
 
     fn read_exact(&self, buffer: &mut [u8], after_bytes: u64) -> Result<(), Error> {
         let at = self.at_bytes + after_bytes;
-        let count = self
-            .file
-            .read_at(buffer, at)
-            .context("read", || self.path.clone())?;
+        let count = self.file.read_at(buffer, at).context("read", || self.path.clone())?;
         if count < buffer.len() {
             return Err(self.corrupt("the file ends early"));
         }

@@ -34,12 +34,7 @@ pub struct SpareJob<D: Disk> {
 impl<D: Disk> SpareJob<D> {
     /// Makes the spare. A failure leaves the log as it was; a full disk shows here first.
     pub fn run(self) -> Result<Spare<D>, Error> {
-        let Self {
-            disk,
-            name,
-            reuse,
-            bytes,
-        } = self;
+        let Self { disk, name, reuse, bytes } = self;
         let path = || disk.path(&name);
         let access = if reuse { Access::Write } else { Access::Create };
         let file = disk.open(&name, access).context("open", path)?;

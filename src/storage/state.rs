@@ -122,11 +122,7 @@ impl Volume {
 
     /// The log begins after `base` now.
     pub(super) fn release(&mut self, base: Index) {
-        while self
-            .points
-            .get(1)
-            .is_some_and(|(index, _)| *index <= base.next())
-        {
+        while self.points.get(1).is_some_and(|(index, _)| *index <= base.next()) {
             self.points.pop_front();
         }
     }
@@ -138,8 +134,6 @@ impl Volume {
 
     /// The bytes from the first point on.
     pub(super) fn held_bytes(&self) -> u64 {
-        self.points
-            .front()
-            .map_or(0, |(_, before)| self.total_bytes - before)
+        self.points.front().map_or(0, |(_, before)| self.total_bytes - before)
     }
 }

@@ -41,11 +41,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            urgent_segment_bytes: 4 << 20,
-            recycled_max: 2,
-        }
+        Self { segment_bytes: 64 << 20, urgent_segment_bytes: 4 << 20, recycled_max: 2 }
     }
 }
 
@@ -53,10 +49,7 @@ impl Options {
     pub(super) fn check(&self) {
         for bytes in [self.segment_bytes, self.urgent_segment_bytes] {
             let whole_sectors = bytes.is_multiple_of(SECTOR_BYTES as u64);
-            assert!(
-                whole_sectors && bytes >= 2048,
-                "a segment is at least four whole sectors"
-            );
+            assert!(whole_sectors && bytes >= 2048, "a segment is at least four whole sectors");
         }
     }
 }
@@ -174,15 +167,9 @@ impl<D: Disk> Wal<D> {
         if base.last.index <= self.state.base.last.index {
             return Ok(());
         }
-        assert!(
-            base.last.index <= self.state.last.index,
-            "a snapshot covers what was logged"
-        );
+        assert!(base.last.index <= self.state.last.index, "a snapshot covers what was logged");
         self.guarded(|wal| {
-            let covered = wal
-                .sealed
-                .iter()
-                .filter(|sealed| sealed.last <= base.last.index);
+            let covered = wal.sealed.iter().filter(|sealed| sealed.last <= base.last.index);
             let keep_from = covered.map(|sealed| sealed.number + 1).max();
             let keep_from = keep_from.unwrap_or(0).max(wal.state.keep_from);
             wal.begin_group();
@@ -190,10 +177,7 @@ impl<D: Disk> Wal<D> {
             record::put_hard_state(&mut wal.buffer, wal.state.hard_state);
             wal.write_group()?;
             wal.active.content_bytes = wal.active.place.offset_bytes;
-            wal.follow(&LogRecord::Release {
-                base: base.clone(),
-                keep_from,
-            });
+            wal.follow(&LogRecord::Release { base: base.clone(), keep_from });
             wal.volume.release(base.last.index);
             wal.sync_active()?;
             wal.recycle()
@@ -229,20 +213,12 @@ impl<D: Disk> Wal<D> {
         let recycled = self.spares.recyclable.pop();
         let reuse = recycled.is_some();
         let name = recycled.unwrap_or_else(|| self.spares.next_name());
-        Some(SpareJob {
-            disk: self.disk.clone(),
-            name,
-            reuse,
-            bytes: self.options.segment_bytes,
-        })
+        Some(SpareJob { disk: self.disk.clone(), name, reuse, bytes: self.options.segment_bytes })
     }
 
     /// Takes what a [`SpareJob`] made.
     pub fn add_spare(&mut self, spare: Spare<D>) {
-        assert!(
-            self.spares.ready.is_none(),
-            "one spare at a time is asked for"
-        );
+        assert!(self.spares.ready.is_none(), "one spare at a time is asked for");
         self.spares.awaited = false;
         self.spares.ready = Some(spare);
     }
@@ -308,10 +284,7 @@ impl<D: Disk> Wal<D> {
         assert!(next.term >= before.term, "the term never goes back");
         let same_vote = before.vote.is_none() || before.vote == next.vote;
         assert!(next.term > before.term || same_vote, "one vote in a term");
-        HardState {
-            commit: next.commit.max(before.commit),
-            ..next
-        }
+        HardState { commit: next.commit.max(before.commit), ..next }
     }
 
     fn check_entries(&self, snapshot: Option<&SnapshotMeta>, entries: &[Entry]) {
@@ -319,16 +292,12 @@ impl<D: Disk> Wal<D> {
             Some(base) => (base.last.index, base.last.index),
             None => (self.state.base.last.index, self.state.last.index),
         };
-        assert!(
-            base >= self.state.base.last.index,
-            "the log never goes back behind a snapshot"
-        );
+        assert!(base >= self.state.base.last.index, "the log never goes back behind a snapshot");
         let Some(first) = entries.first() else { return };
         let fits = first.id.index > base && first.id.index <= last.next();
         assert!(fits, "entries continue the log, or replace its end");
-        let consecutive = entries
-            .windows(2)
-            .all(|pair| pair[1].id.index == pair[0].id.index.next());
+        let consecutive =
+            entries.windows(2).all(|pair| pair[1].id.index == pair[0].id.index.next());
         assert!(consecutive, "a batch is consecutive");
     }
 
@@ -354,9 +323,7 @@ impl<D: Disk> Wal<D> {
         active
             .file
             .write_at(&self.buffer, active.place.offset_bytes)
-            .context("write", || {
-                self.disk.path(&segment::name(active.place.segment))
-            })?;
+            .context("write", || self.disk.path(&segment::name(active.place.segment)))?;
         active.vouched_bytes = active.durable_bytes;
         active.place.offset_bytes += group_bytes;
         active.place.previous = link;
@@ -391,23 +358,14 @@ impl<D: Disk> Wal<D> {
         let bytes = room_bytes.next_multiple_of(SECTOR_BYTES as u64);
         let bytes = bytes.max(self.options.urgent_segment_bytes);
         let name = self.spares.next_name();
-        SpareJob {
-            disk: self.disk.clone(),
-            name,
-            reuse: false,
-            bytes,
-        }
-        .run()
+        SpareJob { disk: self.disk.clone(), name, reuse: false, bytes }.run()
     }
 
     fn sync_active(&mut self) -> Result<(), Error> {
         if !self.is_dirty() {
             return Ok(());
         }
-        self.active
-            .file
-            .sync_data()
-            .context("sync", || self.path())?;
+        self.active.file.sync_data().context("sync", || self.path())?;
         self.active.durable_bytes = self.active.place.offset_bytes;
         Ok(())
     }
@@ -415,11 +373,7 @@ impl<D: Disk> Wal<D> {
     /// Takes the names from segments that the durable log does not need.
     fn recycle(&mut self) -> Result<(), Error> {
         let needless = |sealed: &Sealed| sealed.number < self.state.keep_from;
-        let count = self
-            .sealed
-            .iter()
-            .take_while(|sealed| needless(sealed))
-            .count();
+        let count = self.sealed.iter().take_while(|sealed| needless(sealed)).count();
         if count == 0 {
             return Ok(());
         }
@@ -448,8 +402,7 @@ pub(super) fn recycle_files<D: Disk>(
         let fits = file_bytes == options.segment_bytes;
         if fits && spares.recyclable.len() < options.recycled_max {
             let spare = spares.next_name();
-            disk.rename(&name, &spare)
-                .context("rename", || disk.path(&name))?;
+            disk.rename(&name, &spare).context("rename", || disk.path(&name))?;
             spares.recyclable.push(spare);
         } else {
             disk.remove(&name).context("remove", || disk.path(&name))?;
@@ -457,8 +410,7 @@ pub(super) fn recycle_files<D: Disk>(
     }
     // Before a recycled file is zeroed its new name is durable: a segment's name never comes back
     // over bytes that are not a segment's.
-    disk.sync_dir()
-        .context("sync the directory", || disk.path(""))
+    disk.sync_dir().context("sync the directory", || disk.path(""))
 }
 
 /// Makes `spare` the segment at `place` and writes its first group, which waits for the next sync.
@@ -470,32 +422,17 @@ pub(super) fn begin_segment<D: Disk>(
 ) -> Result<Active<D>, Error> {
     assert_eq!(place.offset_bytes, 0, "a segment begins at its beginning");
     let name = segment::name(place.segment);
-    disk.rename(&spare.name, &name)
-        .context("rename", || disk.path(&spare.name))?;
-    disk.sync_dir()
-        .context("sync the directory", || disk.path(""))?;
-    let mut group = start_group(&Start {
-        segment_bytes: spare.bytes,
-        ..start
-    });
+    disk.rename(&spare.name, &name).context("rename", || disk.path(&spare.name))?;
+    disk.sync_dir().context("sync the directory", || disk.path(""))?;
+    let mut group = start_group(&Start { segment_bytes: spare.bytes, ..start });
     let link = frame::seal(&mut group, place, 0);
-    assert!(
-        group.len() as u64 <= spare.bytes,
-        "a segment has room for its beginning"
-    );
-    spare
-        .file
-        .write_at(&group, 0)
-        .context("write", || disk.path(&name))?;
+    assert!(group.len() as u64 <= spare.bytes, "a segment has room for its beginning");
+    spare.file.write_at(&group, 0).context("write", || disk.path(&name))?;
     let end_bytes = group.len() as u64;
     Ok(Active {
         file: spare.file,
         file_bytes: spare.bytes,
-        place: Place {
-            offset_bytes: end_bytes,
-            previous: link,
-            ..place
-        },
+        place: Place { offset_bytes: end_bytes, previous: link, ..place },
         durable_bytes: 0,
         vouched_bytes: 0,
         content_bytes: end_bytes,

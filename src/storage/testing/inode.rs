@@ -64,8 +64,7 @@ impl Inode {
     }
 
     pub(super) fn sync(&mut self) {
-        self.durable
-            .resize(self.content.len().max(self.durable.len()), 0);
+        self.durable.resize(self.content.len().max(self.durable.len()), 0);
         for sector in std::mem::take(&mut self.dirty).into_keys() {
             let bytes = sector_of(&self.content, sector).to_vec();
             match self.lies.remove(&sector) {

@@ -34,6 +34,8 @@ pub enum Fault {
 #[derive(Clone, Debug)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
+    /// The life of the process that holds this clone; `None` for the world outside.
+    life: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl SimDisk {
     /// An empty directory whose fate is decided by `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
+            life: None,
             state: Arc::new(Mutex::new(State {
                 chance: Chance::new(seed),
                 inodes: BTreeMap::new(),
@@ -85,6 +88,12 @@ impl SimDisk {
                 capacity_bytes: None,
             })),
         }
+    }
+
+    /// The directory for one process: dead, as its files are, when the process is.
+    #[must_use]
+    pub fn for_process(&self) -> Self {
+        Self { state: Arc::clone(&self.state), life: Some(self.state().life) }
     }
 
     /// How many operations changed something, or tried: creations, writes, syncs, renamings,
@@ -167,15 +176,8 @@ impl SimDisk {
     /// Changes a file behind everyone's back, for good.
     pub fn rot(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
         let mut state = self.state();
-        let inode = *state
-            .names
-            .get(name)
-            .expect("the test names a file that is there");
-        state
-            .inodes
-            .get_mut(&inode)
-            .expect("names lead to inodes")
-            .rot(change);
+        let inode = *state.names.get(name).expect("the test names a file that is there");
+        state.inodes.get_mut(&inode).expect("names lead to inodes").rot(change);
     }
 
     /// Removes a file behind everyone's back, for good.
@@ -195,6 +197,7 @@ impl SimDisk {
     pub fn fork(&self) -> Self {
         let state = self.state();
         Self {
+            life: None,
             state: Arc::new(Mutex::new(State {
                 chance: state.chance.clone(),
                 inodes: state.inodes.clone(),
@@ -207,6 +210,16 @@ impl SimDisk {
                 life: state.life + 1,
                 ..*state
             })),
+        }
+    }
+
+    /// The state, if this handle's process lives.
+    fn living(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        if self.life.is_none_or(|life| life == state.life) {
+            Ok(state)
+        } else {
+            Err(io::Error::other("a dead process"))
         }
     }
 
@@ -242,11 +255,7 @@ impl State {
 
     /// Fails if the power went during the operation that was just done.
     fn survive(&self) -> io::Result<()> {
-        if self.powered {
-            Ok(())
-        } else {
-            Err(io::Error::other("the power went"))
-        }
+        if self.powered { Ok(()) } else { Err(io::Error::other("the power went")) }
     }
 
     fn change_name(&mut self, change: NameChange) {
@@ -267,11 +276,7 @@ impl State {
                 NameChange::Rename(from, to) => vec![from, to],
             };
             let held_back = names.iter().any(|name| lost.contains(name));
-            let keep = if ordered {
-                at < kept
-            } else {
-                !held_back && self.chance.one_in(2)
-            };
+            let keep = if ordered { at < kept } else { !held_back && self.chance.one_in(2) };
             if keep {
                 apply(&mut self.durable_names, change);
             } else {
@@ -289,15 +294,11 @@ impl State {
             names.values().any(|named| named == inode)
                 || durable.values().any(|named| named == inode)
         };
-        self.inodes
-            .retain(|number, inode| inode.handles > 0 || named(number));
+        self.inodes.retain(|number, inode| inode.handles > 0 || named(number));
     }
 
     fn used_bytes(&self) -> u64 {
-        self.inodes
-            .values()
-            .map(|inode| inode.content.len() as u64)
-            .sum()
+        self.inodes.values().map(|inode| inode.content.len() as u64).sum()
     }
 
     fn not_found(name: &str) -> io::Error {
@@ -326,7 +327,7 @@ impl Disk for SimDisk {
     type Lock = SimLock;
 
     fn open(&self, name: &str, access: Access) -> io::Result<SimFile> {
-        let mut state = self.state();
+        let mut state = self.living()?;
         let found = state.names.get(name).copied();
         let inode = match (access, found) {
             (Access::Read | Access::Write, Some(inode)) => inode,
@@ -342,23 +343,14 @@ impl Disk for SimDisk {
             }
         };
         state.survive()?;
-        state
-            .inodes
-            .get_mut(&inode)
-            .expect("names lead to inodes")
-            .handles += 1;
+        state.inodes.get_mut(&inode).expect("names lead to inodes").handles += 1;
         let (disk, life) = (self.clone(), state.life);
         drop(state);
-        Ok(SimFile {
-            disk,
-            inode,
-            life,
-            writable: access != Access::Read,
-        })
+        Ok(SimFile { disk, inode, life, writable: access != Access::Read })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.living()?;
         state.operate_whole()?;
         if !state.names.contains_key(from) {
             return Err(State::not_found(from));
@@ -368,7 +360,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.living()?;
         if !state.names.contains_key(name) {
             state.survive()?;
             return Err(State::not_found(name));
@@ -379,13 +371,13 @@ impl Disk for SimDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let state = self.state();
+        let state = self.living()?;
         state.survive()?;
         Ok(state.names.keys().cloned().collect())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.living()?;
         state.operate_whole()?;
         state.survive()?;
         state.durable_names = state.names.clone();
@@ -395,27 +387,22 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self, name: &str) -> io::Result<Option<SimLock>> {
-        let missing = !self.state().names.contains_key(name);
+        let missing = !self.living()?.names.contains_key(name);
         if missing {
             drop(self.open(name, Access::Create)?);
         }
-        let mut state = self.state();
+        let mut state = self.living()?;
         state.survive()?;
         if std::mem::replace(&mut state.locked, true) {
             return Ok(None);
         }
-        Ok(Some(SimLock {
-            disk: self.clone(),
-            life: state.life,
-        }))
+        Ok(Some(SimLock { disk: self.clone(), life: state.life }))
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let state = self.state();
+        let state = self.living()?;
         state.survive()?;
-        Ok(state
-            .capacity_bytes
-            .map_or(1 << 40, |all| all.saturating_sub(state.used_bytes())))
+        Ok(state.capacity_bytes.map_or(1 << 40, |all| all.saturating_sub(state.used_bytes())))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -436,11 +423,7 @@ impl SimFile {
     /// The state, if this handle is of this life.
     fn living(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.disk.state();
-        if state.life == self.life {
-            Ok(state)
-        } else {
-            Err(io::Error::other("a dead handle"))
-        }
+        if state.life == self.life { Ok(state) } else { Err(io::Error::other("a dead handle")) }
     }
 }
 
@@ -472,9 +455,7 @@ impl DiskFile for SimFile {
         let offset = offset_bytes as usize;
         let fault = state.operate()?;
         let grows = (offset + bytes.len()).saturating_sub(state.inode(self.inode).content.len());
-        let room = state
-            .capacity_bytes
-            .map(|all| all.saturating_sub(state.used_bytes()));
+        let room = state.capacity_bytes.map(|all| all.saturating_sub(state.used_bytes()));
         if room.is_some_and(|room| room < grows as u64) {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -489,10 +470,7 @@ impl DiskFile for SimFile {
                 bytes.len()
             }
         };
-        let inode = state
-            .inodes
-            .get_mut(&self.inode)
-            .expect("an open file is kept");
+        let inode = state.inodes.get_mut(&self.inode).expect("an open file is kept");
         if done > 0 {
             inode.write(&bytes[..done], offset);
         }
@@ -500,9 +478,7 @@ impl DiskFile for SimFile {
             Some(Fault::Fail(kind)) => return Err(kind.into()),
             Some(Fault::LoseWrite) => inode.lie(offset, done, |_| Lie::Lost),
             Some(Fault::MisdirectWrite { sectors }) => {
-                inode.lie(offset, done, |sector| Lie::Misdirected {
-                    to_sector: sector + sectors,
-                });
+                inode.lie(offset, done, |sector| Lie::Misdirected { to_sector: sector + sectors });
             }
             None | Some(Fault::PowerCut) => {}
         }
@@ -513,10 +489,7 @@ impl DiskFile for SimFile {
         let state = &mut *self.living()?;
         let fault = state.operate()?;
         state.survive()?;
-        let inode = state
-            .inodes
-            .get_mut(&self.inode)
-            .expect("an open file is kept");
+        let inode = state.inodes.get_mut(&self.inode).expect("an open file is kept");
         if let Some(Fault::Fail(kind)) = fault {
             inode.fail_sync(&mut state.chance);
             return Err(kind.into());

@@ -100,8 +100,7 @@ fn many_lives_on_one_disk() {
                     (life.history, life.floor) = (history, floor);
                 }
             }
-            life.start()
-                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            life.start().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         }
     }
 }
@@ -113,10 +112,7 @@ fn the_same_seed_is_the_same_life() {
         live_until_cut(&mut life, 150, 80);
         life.disk.power_cut();
         let names = life.disk.names();
-        names
-            .iter()
-            .map(|name| (name.clone(), life.disk.content(name)))
-            .collect::<Vec<_>>()
+        names.iter().map(|name| (name.clone(), life.disk.content(name))).collect::<Vec<_>>()
     };
     assert_eq!(run(5), run(5));
     assert_ne!(run(5), run(6));
@@ -133,8 +129,7 @@ fn what_was_found_after_a_failed_sync_is_made_durable() {
             life.append().unwrap();
         }
         let operation = life.disk.operations();
-        life.disk
-            .fault_at(operation, Fault::Fail(std::io::ErrorKind::Other));
+        life.disk.fault_at(operation, Fault::Fail(std::io::ErrorKind::Other));
         life.sync().unwrap_err();
         life.stop();
         life.disk.kill();

@@ -39,7 +39,7 @@ impl Life {
 
     /// Starts the member and checks what the disk gave back.
     pub(super) fn start(&mut self) -> Result<(), Error> {
-        let (dir, found) = recover(&self.disk, self.options)?;
+        let (dir, found) = recover(&self.disk.for_process(), self.options)?;
         let fitting = self.history.iter().rposition(|state| found.matches(state));
         let Some(at) = fitting.filter(|at| *at >= self.floor) else {
             let floor = &self.history[self.floor];
@@ -126,14 +126,8 @@ impl Life {
         let length = self.chance.below(bytes_max) as usize;
         match self.chance.below(4) {
             0 => vec![0; length].into(),
-            1 => (0..length)
-                .map(|at| u8::from(at % 512 == 77))
-                .collect::<Vec<_>>()
-                .into(),
-            _ => (0..length)
-                .map(|_| self.chance.next() as u8)
-                .collect::<Vec<_>>()
-                .into(),
+            1 => (0..length).map(|at| u8::from(at % 512 == 77)).collect::<Vec<_>>().into(),
+            _ => (0..length).map(|_| self.chance.next() as u8).collect::<Vec<_>>().into(),
         }
     }
 
@@ -161,14 +155,8 @@ impl Life {
             }
             let index = after + 1 + self.chance.below(applied - after);
             let state = self.now();
-            let entry = state
-                .entries
-                .iter()
-                .find(|entry| entry.id.index == Index(index));
-            metas.push(meta(
-                index,
-                entry.expect("applied entries are held").id.term.0,
-            ));
+            let entry = state.entries.iter().find(|entry| entry.id.index == Index(index));
+            metas.push(meta(index, entry.expect("applied entries are held").id.term.0));
         }
         let store = self.dir().snapshots.clone();
         let mut infos = Vec::new();
@@ -206,9 +194,7 @@ impl Life {
         let hard_state = state.hard_state;
         state.append(hard_state, Some(&snapshot), &entries);
         self.history.push(state);
-        self.dir()
-            .wal
-            .append(hard_state, Some(&snapshot), &entries)?;
+        self.dir().wal.append(hard_state, Some(&snapshot), &entries)?;
         self.sync()?;
         store.adopt(info)
     }

@@ -17,10 +17,7 @@ pub(super) fn node(id: u64) -> NodeId {
 }
 
 pub(super) fn identity() -> Identity {
-    Identity {
-        cluster_id: 0x00c1_0057_e41d,
-        node_id: node(1),
-    }
+    Identity { cluster_id: 0x00c1_0057_e41d, node_id: node(1) }
 }
 
 pub(super) fn members() -> Configuration {
@@ -28,52 +25,29 @@ pub(super) fn members() -> Configuration {
 }
 
 pub(super) fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
-    HardState {
-        term: Term(term),
-        vote: NodeId::new(vote),
-        commit: Index(commit),
-    }
+    HardState { term: Term(term), vote: NodeId::new(vote), commit: Index(commit) }
 }
 
 pub(super) fn id(index: u64, term: u64) -> EntryId {
-    EntryId {
-        index: Index(index),
-        term: Term(term),
-    }
+    EntryId { index: Index(index), term: Term(term) }
 }
 
 pub(super) fn command(index: u64, term: u64, data: impl Into<Bytes>) -> Entry {
-    let request = RequestId {
-        origin: node(2),
-        sequence: 1000 + index,
-    };
+    let request = RequestId { origin: node(2), sequence: 1000 + index };
     Entry {
         id: id(index, term),
-        payload: Payload::Command(Proposal {
-            id: request,
-            data: data.into(),
-        }),
+        payload: Payload::Command(Proposal { id: request, data: data.into() }),
     }
 }
 
 pub(super) fn meta(index: u64, term: u64) -> SnapshotMeta {
-    let config = Configuration {
-        learners: BTreeSet::from([node(9)]),
-        ..members()
-    };
-    SnapshotMeta {
-        last: id(index, term),
-        config,
-    }
+    let config = Configuration { learners: BTreeSet::from([node(9)]), ..members() };
+    SnapshotMeta { last: id(index, term), config }
 }
 
 /// Segments so small that everything happens soon.
 pub(super) fn small() -> Options {
-    Options {
-        segment_bytes: 4096,
-        urgent_segment_bytes: 2048,
-        recycled_max: 1,
-    }
+    Options { segment_bytes: 4096, urgent_segment_bytes: 2048, recycled_max: 1 }
 }
 
 /// What a log holds.
@@ -88,10 +62,7 @@ impl Model {
     pub(super) fn new() -> Self {
         Self {
             hard_state: HardState::default(),
-            base: SnapshotMeta {
-                last: EntryId::default(),
-                config: members(),
-            },
+            base: SnapshotMeta { last: EntryId::default(), config: members() },
             entries: Vec::new(),
         }
     }
@@ -119,8 +90,7 @@ impl Model {
 
     pub(super) fn release(&mut self, base: &SnapshotMeta) {
         self.base = base.clone();
-        self.entries
-            .retain(|entry| entry.id.index > base.last.index);
+        self.entries.retain(|entry| entry.id.index > base.last.index);
     }
 
     /// Follows a record as a caller would.
@@ -151,10 +121,7 @@ pub(super) fn open<D: Disk>(disk: &D, options: Options) -> Result<Opening<D>, Er
 /// Opens the directory and says what it holds, its snapshot read to the end.
 pub(super) fn recover<D: Disk>(disk: &D, options: Options) -> Result<(DataDir<D>, Model), Error> {
     let opening = open(disk, options)?;
-    let mut model = Model {
-        base: opening.base().clone(),
-        ..Model::new()
-    };
+    let mut model = Model { base: opening.base().clone(), ..Model::new() };
     if let Some(mut snapshot) = opening.read_snapshot()? {
         assert_eq!(snapshot.info().meta, model.base);
         let mut content = Vec::new();
@@ -179,9 +146,7 @@ pub(super) fn recover<D: Disk>(disk: &D, options: Options) -> Result<(DataDir<D>
 /// What the machine of the tests is, as of `meta`.
 pub(super) fn snapshot_content(meta: &SnapshotMeta) -> Vec<u8> {
     let word = meta.last.index.0 * 31 + meta.last.term.0;
-    (0..200 + word % 700)
-        .flat_map(|at| (word ^ at).to_le_bytes())
-        .collect()
+    (0..200 + word % 700).flat_map(|at| (word ^ at).to_le_bytes()).collect()
 }
 
 pub(super) fn write_snapshot<D: Disk>(
