@@ -1,0 +1,199 @@
+//! Three containers, what one does to them, and what they say of themselves.
+
+use std::time::Duration;
+
+use crate::common::cluster::Lead;
+use crate::common::{Client, eventually, within};
+use crate::docker::{built_before, compose, docker};
+
+/// The published ports of members 1, 2 and 3: for clients, for peers.
+const PORTS: [(u16, u16); 3] = [(2379, 5001), (22379, 5002), (32379, 5003)];
+
+/// The network that Raft runs over.
+const PEERS: &str = "raft_peers";
+
+/// A member that does not answer for so long does not answer.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// The cluster of the compose file.
+pub struct Containers;
+
+/// The container of a member.
+pub fn name(id: u64) -> String {
+    format!("node{id}")
+}
+
+#[allow(clippy::unused_self, reason = "whoever holds one knows that the containers exist")]
+impl Containers {
+    /// Builds the image, unless one was named, and starts the three members anew.
+    pub fn up() -> Result<Self, String> {
+        if built_before().is_none() {
+            println!("building the image (some minutes, the first time)");
+            compose(&["build"])?;
+        }
+        Self.create_anew()?;
+        compose(&["up", "-d", "--no-build"])?;
+        Ok(Self)
+    }
+
+    /// Throws the members and their data away, and makes new ones, not yet started.
+    pub fn create_anew(&self) -> Result<(), String> {
+        compose(&["down", "--volumes", "--remove-orphans"])?;
+        compose(&["up", "--no-start", "--no-build"]).map(drop)
+    }
+
+    /// Leaves nothing behind.
+    pub fn down(&self) {
+        if let Err(error) = compose(&["down", "--volumes", "--remove-orphans"]) {
+            println!("the cluster could not be taken down: {error}");
+        }
+    }
+
+    /// What the members said last.
+    pub fn print_logs(&self) {
+        for id in self.ids() {
+            let log = docker(&["logs", "--timestamps", "--tail", "100", &name(id)]);
+            println!("---- {}\n{}", name(id), log.unwrap_or_else(|error| error));
+        }
+    }
+
+    /// All ids.
+    pub fn ids(&self) -> [u64; 3] {
+        [1, 2, 3]
+    }
+
+    /// All ids but `id`.
+    pub fn others(&self, id: u64) -> Vec<u64> {
+        self.ids()
+            .into_iter()
+            .filter(|other| *other != id)
+            .collect()
+    }
+
+    /// New connections to a member, as from the host.
+    pub fn client(&self, id: u64) -> Client {
+        let (client, peer) = PORTS[id as usize - 1];
+        let (client, peer) = (format!("127.0.0.1:{client}"), format!("127.0.0.1:{peer}"));
+        Client::new(id, &client, &peer).with_deadline(DEADLINE)
+    }
+
+    /// Where a member's client port is published.
+    pub fn client_addr(&self, id: u64) -> String {
+        format!("127.0.0.1:{}", PORTS[id as usize - 1].0)
+    }
+
+    /// `docker <verb> node<id>`, which must succeed.
+    pub fn docker(&self, verb: &str, id: u64) {
+        docker(&[verb, &name(id)]).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Cuts a member off from its peers; its clients still reach it.
+    pub fn cut(&self, id: u64) {
+        let words = ["network", "disconnect", PEERS, &name(id)];
+        docker(&words).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Undoes [`Self::cut`], without telling docker more than a user would.
+    pub fn mend(&self, id: u64) {
+        let words = ["network", "connect", PEERS, &name(id)];
+        docker(&words).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// What docker knows about a container.
+    pub fn inspect(&self, id: u64, format: &str) -> String {
+        docker(&["inspect", "--format", format, &name(id)])
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// `running`, `exited` or `paused`.
+    pub fn state(&self, id: u64) -> String {
+        self.inspect(id, "{{.State.Status}}")
+    }
+
+    /// What docker's own probe found last: `starting`, `healthy` or `unhealthy`.
+    pub fn docker_health(&self, id: u64) -> String {
+        self.inspect(id, "{{.State.Health.Status}}")
+    }
+
+    /// Waits until docker calls these members `wanted`.
+    pub async fn docker_says(&self, ids: &[u64], wanted: &str) {
+        eventually(&format!("docker to call {ids:?} {wanted}"), async || {
+            let found: Vec<String> = ids.iter().map(|id| self.docker_health(*id)).collect();
+            if found.iter().all(|health| health == wanted) {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
+        })
+        .await;
+    }
+
+    /// Undoes whatever was done, and waits until all are healthy under one leader.
+    pub async fn settled(&self) -> Lead {
+        for id in self.ids() {
+            match self.state(id).as_str() {
+                "running" => {}
+                "paused" => self.docker("unpause", id),
+                _ => self.docker("start", id),
+            }
+            let networks = self.inspect(
+                id,
+                "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}",
+            );
+            if !networks.contains(PEERS) {
+                self.mend(id);
+            }
+        }
+        self.docker_says(&self.ids(), "healthy").await;
+        self.led(&self.ids()).await
+    }
+
+    /// Waits until these members agree that one of them leads.
+    pub async fn led(&self, ids: &[u64]) -> Lead {
+        let clients: Vec<Client> = ids.iter().map(|id| self.client(*id)).collect();
+        eventually(&format!("{ids:?} to agree on a leader"), async || {
+            agreed(&clients).await
+        })
+        .await
+    }
+
+    /// Waits until a member has applied what another one has in its log by now.
+    pub async fn caught_up(&self, id: u64, with: u64) {
+        let goal = self
+            .client(with)
+            .status()
+            .await
+            .expect("a healthy member")
+            .raft_index;
+        let client = self.client(id);
+        let what = format!("member {id} to apply up to {goal}");
+        within(Duration::from_secs(10), &what, async || {
+            let status = client.status().await.map_err(|error| error.to_string())?;
+            let applied = status.raft_applied_index;
+            if applied >= goal {
+                Ok(())
+            } else {
+                Err(format!("applied {applied}"))
+            }
+        })
+        .await;
+    }
+}
+
+async fn agreed(clients: &[Client]) -> Result<Lead, String> {
+    let mut leads = Vec::new();
+    for client in clients {
+        let status = client
+            .status()
+            .await
+            .map_err(|error| format!("{}: {error}", client.id))?;
+        leads.push(Lead {
+            id: status.leader,
+            term: status.raft_term,
+        });
+    }
+    let first = leads[0];
+    let is_one_of_them = clients.iter().any(|client| client.id == first.id);
+    let agreed = is_one_of_them && leads.iter().all(|lead| *lead == first);
+    agreed.then_some(first).ok_or_else(|| format!("{leads:?}"))
+}

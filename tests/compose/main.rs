@@ -1,0 +1,131 @@
+//! The image and the compose file that users get, through what users do to them: `docker stop`,
+//! `docker kill`, `docker pause`, `docker network disconnect`, and back.
+//!
+//! The container names, the networks and the ports are those of `docker-compose.yml`, so there can
+//! be only one such cluster on a machine. The tests run one after the other on one cluster, in a
+//! project of their own, with volumes of their own, and never touch a cluster that they did not
+//! start.
+//!
+//! Without a docker engine, a compose tool or the base images, the tests are ignored, and a line
+//! says why; with `REQUIRE_DOCKER=1` that is a failure. `NODE_IMAGE=name` tests an image that was
+//! built before. Neither begins with `RAFT_`: a node would refuse to start with a variable that it
+//! does not know.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells its user what it found")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cluster;
+mod docker;
+mod faults;
+mod health;
+mod start;
+mod traffic;
+
+use std::pin::Pin;
+use std::sync::Mutex;
+
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
+
+use cluster::Containers;
+
+/// A test: gets the one cluster, which it settles before it does anything to it.
+type Story = for<'a> fn(&'a Containers) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+const STORIES: [(&str, Story); 13] = [
+    ("all_are_healthy_and_one_leads_within_5_s", |c| {
+        Box::pin(start::within_five_seconds(c))
+    }),
+    ("a_container_can_do_no_more_than_it_must", |c| {
+        Box::pin(start::confined(c))
+    }),
+    ("node_proto_is_answered_truly_by_every_member", |c| {
+        Box::pin(start::node_registration(c))
+    }),
+    ("every_probe_agrees_about_every_member", |c| {
+        Box::pin(health::all_probes_agree(c))
+    }),
+    ("stop_of_the_leader", |c| {
+        Box::pin(faults::STOP.of_the_leader(c))
+    }),
+    ("stop_of_a_follower", |c| {
+        Box::pin(faults::STOP.of_a_follower(c))
+    }),
+    ("kill_of_the_leader", |c| {
+        Box::pin(faults::KILL.of_the_leader(c))
+    }),
+    ("kill_of_a_follower", |c| {
+        Box::pin(faults::KILL.of_a_follower(c))
+    }),
+    ("pause_of_the_leader", |c| {
+        Box::pin(faults::PAUSE.of_the_leader(c))
+    }),
+    ("pause_of_a_follower", |c| {
+        Box::pin(faults::PAUSE.of_a_follower(c))
+    }),
+    ("cut_of_the_leader_from_its_peers", |c| {
+        Box::pin(faults::CUT.of_the_leader(c))
+    }),
+    ("cut_of_a_follower_from_its_peers", |c| {
+        Box::pin(faults::CUT.of_a_follower(c))
+    }),
+    ("kill_of_all_at_once", |c| Box::pin(faults::kill_all(c))),
+];
+
+/// The cluster, from the first test that runs until the end.
+static CONTAINERS: Mutex<Option<Containers>> = Mutex::new(None);
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // One cluster, one story at a time.
+    arguments.test_threads = Some(1);
+    let obstacle = if arguments.list {
+        None
+    } else {
+        docker::obstacle()
+    };
+    if let Some(why) = &obstacle {
+        eprintln!("\n*** The container tests cannot run here: {why}.\n");
+        if std::env::var("REQUIRE_DOCKER").is_ok_and(|value| value == "1") {
+            eprintln!("*** REQUIRE_DOCKER=1 makes that a failure.");
+            std::process::exit(1);
+        }
+    }
+    let trials = STORIES.map(|(name, story)| {
+        Trial::test(name, move || run(story)).with_ignored_flag(obstacle.is_some())
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.into());
+    tear_down(&conclusion);
+    conclusion.exit();
+}
+
+fn run(story: Story) -> Result<(), Failed> {
+    // A story that failed poisons the lock; the next one settles the cluster first.
+    let mut containers = CONTAINERS
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if containers.is_none() {
+        *containers = Some(Containers::up()?);
+    }
+    let containers = containers.as_ref().expect("just started");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(story(containers));
+    Ok(())
+}
+
+fn tear_down(conclusion: &Conclusion) {
+    let mut containers = CONTAINERS
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(containers) = containers.take() {
+        if conclusion.has_failed() {
+            containers.print_logs();
+        }
+        containers.down();
+    }
+}

@@ -1,0 +1,116 @@
+//! Clients that write and read throughout, and the verdict on what they saw.
+
+use raft_node::proto::etcdserverpb as pb;
+use raft_node::proto::mvccpb::KeyValue;
+
+use crate::cluster::Containers;
+use crate::common::history::History;
+use crate::common::{Client, Load, eventually};
+
+/// The load of all clients on all members.
+pub struct Traffic {
+    load: Load,
+}
+
+impl Traffic {
+    /// Starts, and waits until writes are acknowledged.
+    pub async fn start(containers: &Containers) -> Self {
+        let clients: Vec<Client> = containers
+            .ids()
+            .iter()
+            .map(|id| containers.client(*id))
+            .collect();
+        let traffic = Self {
+            load: Load::start(&clients),
+        };
+        traffic.acknowledged(50).await;
+        traffic
+    }
+
+    /// Waits until `count` more writes are acknowledged.
+    pub async fn acknowledged(&self, count: usize) {
+        self.load.acknowledged(count).await;
+    }
+
+    /// No acknowledged write is lost, no linearizable read was stale, all members hold the same.
+    pub async fn judge(self, containers: &Containers) {
+        let history = self.load.stop().await.history;
+        history.assert_linearizable();
+        let mut held: Option<(u64, Held)> = None;
+        for id in containers.ids() {
+            let client = containers.client(id);
+            find_all(&client, &history).await;
+            let own = held_by(&client).await;
+            let (first, wanted) = held.get_or_insert_with(|| (id, own.clone()));
+            assert_eq!(*wanted, own, "members {first} and {id} hold different data");
+        }
+        println!(
+            "    {} of {} writes acknowledged, {} reads, longest gap {:?}",
+            history.acked().count(),
+            history.writes.len(),
+            history.reads.len(),
+            history.longest_gap()
+        );
+    }
+}
+
+/// A member still has every acknowledged write, at the revision of its acknowledgement.
+async fn find_all(client: &Client, history: &History) {
+    for (write, revision) in history.acked() {
+        let key = write.key.clone().into();
+        let request = pb::RangeRequest {
+            key,
+            revision,
+            ..pb::RangeRequest::default()
+        };
+        let answer = client
+            .range(request)
+            .await
+            .expect("a healthy member answers");
+        let found = answer
+            .kvs
+            .first()
+            .map(|kv| (kv.value.to_vec(), kv.mod_revision));
+        let wanted = Some((write.value.clone().into_bytes(), revision));
+        assert_eq!(found, wanted, "member {} lost {write:?}", client.id);
+    }
+}
+
+/// A member's own revision and data.
+type Held = (i64, Vec<KeyValue>);
+
+/// What a member holds itself, once two looks with a linearizable read between them agree: writes
+/// that nobody waits for any more may still be under way.
+async fn held_by(client: &Client) -> Held {
+    eventually(
+        &format!("member {} to come to rest", client.id),
+        async || {
+            let before = own(client).await?;
+            client.get("any").await.map_err(|error| error.to_string())?;
+            let after = own(client).await?;
+            if before == after {
+                Ok(after)
+            } else {
+                Err("still changing".to_owned())
+            }
+        },
+    )
+    .await
+}
+
+async fn own(client: &Client) -> Result<Held, String> {
+    let everything = pb::RangeRequest {
+        key: vec![0].into(),
+        range_end: vec![0].into(),
+        serializable: true,
+        ..pb::RangeRequest::default()
+    };
+    let answer = client
+        .range(everything)
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok((
+        answer.header.expect("every answer has a header").revision,
+        answer.kvs,
+    ))
+}
