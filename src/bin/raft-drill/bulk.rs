@@ -30,12 +30,7 @@ const KEY_DIGITS: usize = 10;
 #[derive(Args)]
 pub struct FillArgs {
     /// Where the members answer clients
-    #[arg(
-        long,
-        value_delimiter = ',',
-        required = true,
-        value_name = "HOST:PORT,…"
-    )]
+    #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT,…")]
     endpoints: Vec<Endpoint>,
     /// How many keys
     #[arg(long, default_value_t = 1_000_000)]
@@ -55,12 +50,7 @@ pub struct FillArgs {
 #[derive(Args)]
 pub struct HashArgs {
     /// Where the members answer clients
-    #[arg(
-        long,
-        value_delimiter = ',',
-        required = true,
-        value_name = "HOST:PORT,…"
-    )]
+    #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT,…")]
     endpoints: Vec<Endpoint>,
     /// At which revision; 0: the newest of the cluster
     #[arg(long, default_value_t = 0)]
@@ -119,10 +109,7 @@ pub async fn fill(
                     }
                     let numbers = from..keys.min(from + per_txn);
                     let puts = numbers.map(|number| put(&prefix, number, value_bytes, &mut noise));
-                    let txn = TxnRequest {
-                        success: puts.collect(),
-                        ..Default::default()
-                    };
+                    let txn = TxnRequest { success: puts.collect(), ..Default::default() };
                     write_patiently(&link, &txn).await?;
                 }
             })
@@ -148,10 +135,7 @@ fn put(prefix: &str, number: u64, value_bytes: usize, noise: &mut Noise) -> Requ
 async fn write_patiently(link: &Link, txn: &TxnRequest) -> Result<(), String> {
     let started = Instant::now();
     loop {
-        match link
-            .unary::<TxnResponse>(grpc::TXN, txn, WRITE_DEADLINE)
-            .await
-        {
+        match link.unary::<TxnResponse>(grpc::TXN, txn, WRITE_DEADLINE).await {
             Ok(_) => return Ok(()),
             Err(CallError::Status { code: 3, message }) => return Err(message),
             Err(failure) if started.elapsed() > WRITE_DEADLINE => {
@@ -164,9 +148,7 @@ async fn write_patiently(link: &Link, txn: &TxnRequest) -> Result<(), String> {
 
 /// One runtime thread: it costs less processor time than several, and the servers need it.
 pub fn runtime() -> tokio::runtime::Runtime {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime needs nothing but memory and a few descriptors")
 }
 
@@ -187,14 +169,7 @@ pub fn run_fill(args: &FillArgs) -> Result<(), String> {
     runtime().block_on(async {
         let links = connect(&args.endpoints, args.endpoints.len()).await?;
         let started = Instant::now();
-        fill(
-            &links,
-            &args.prefix,
-            args.keys,
-            args.value_bytes,
-            args.clients,
-        )
-        .await?;
+        fill(&links, &args.prefix, args.keys, args.value_bytes, args.clients).await?;
         let seconds = started.elapsed().as_secs_f64();
         output::line(&format!(
             "{} keys of {} bytes in {seconds:.1} s: {:.0} keys/s",
@@ -236,10 +211,7 @@ pub fn run_hash(args: &HashArgs) -> Result<(), String> {
 }
 
 async fn newest_revision(link: &Link) -> Result<i64, String> {
-    let probe = RangeRequest {
-        key: Bytes::from_static(b"\0"),
-        ..Default::default()
-    };
+    let probe = RangeRequest { key: Bytes::from_static(b"\0"), ..Default::default() };
     let answer: Result<RangeResponse, _> = link.unary(grpc::RANGE, &probe, WRITE_DEADLINE).await;
     let answer = answer.map_err(|failure| format!("{}: {failure}", link.endpoint()))?;
     Ok(answer.header.map_or(0, |header| header.revision))

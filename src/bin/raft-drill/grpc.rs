@@ -49,14 +49,9 @@ impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = text
-            .strip_prefix("http://")
-            .unwrap_or(text)
-            .trim_end_matches('/');
+        let rest = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         if text.starts_with("https://") {
-            return Err(format!(
-                "`{text}`: this tool speaks plain HTTP/2 only, without TLS"
-            ));
+            return Err(format!("`{text}`: this tool speaks plain HTTP/2 only, without TLS"));
         }
         let port = rest.rsplit_once(':').and_then(|(host, port)| {
             let port: u16 = port.parse().ok()?;
@@ -64,9 +59,7 @@ impl FromStr for Endpoint {
         });
         match port {
             Some(_) => Ok(Self(rest.to_owned())),
-            None => Err(format!(
-                "`{text}` is not HOST:PORT, for example 127.0.0.1:2379"
-            )),
+            None => Err(format!("`{text}` is not HOST:PORT, for example 127.0.0.1:2379")),
         }
     }
 }
@@ -117,12 +110,7 @@ impl Link {
         let current = Arc::new(watch::Sender::new(None));
         let redial = Arc::new(Notify::new());
         let task = tokio::spawn(keep_up(endpoint.clone(), current.clone(), redial.clone()));
-        Self {
-            endpoint,
-            current,
-            redial,
-            task,
-        }
+        Self { endpoint, current, redial, task }
     }
 
     /// Where it leads.
@@ -146,11 +134,7 @@ impl Link {
 
     /// Sends one prepared frame and returns the frame that answers it, without its head.
     pub async fn call(&self, path: &'static str, frame: Bytes) -> Result<Bytes, CallError> {
-        let sender = self
-            .current
-            .borrow()
-            .clone()
-            .ok_or(CallError::NotConnected)?;
+        let sender = self.current.borrow().clone().ok_or(CallError::NotConnected)?;
         exchange(sender, path, frame).await
     }
 
@@ -174,9 +158,7 @@ impl Link {
         request: &impl Message,
         deadline: Duration,
     ) -> Result<A, CallError> {
-        let answer = self
-            .call_within(path, encode_frame(request), deadline)
-            .await?;
+        let answer = self.call_within(path, encode_frame(request), deadline).await?;
         A::decode(answer).map_err(|_| CallError::Malformed("not the expected message"))
     }
 }
@@ -193,9 +175,7 @@ pub fn encode_frame(message: &impl Message) -> Bytes {
     let mut frame = BytesMut::with_capacity(FRAME_HEAD_BYTES + length);
     frame.put_u8(0);
     frame.put_u32(u32::try_from(length).expect("requests are far below 4 GiB"));
-    message
-        .encode(&mut frame)
-        .expect("the buffer grows as needed");
+    message.encode(&mut frame).expect("the buffer grows as needed");
     frame.freeze()
 }
 
@@ -299,16 +279,12 @@ fn head(path: &'static str) -> http::Request<()> {
 }
 
 fn status(headers: &http::HeaderMap) -> Result<(), CallError> {
-    let code = headers
-        .get("grpc-status")
-        .ok_or(CallError::Malformed("no grpc-status"))?;
+    let code = headers.get("grpc-status").ok_or(CallError::Malformed("no grpc-status"))?;
     if code == "0" {
         return Ok(());
     }
     let code = code.to_str().ok().and_then(|text| text.parse().ok());
-    let message = headers
-        .get("grpc-message")
-        .map_or(&[][..], http::HeaderValue::as_bytes);
+    let message = headers.get("grpc-message").map_or(&[][..], http::HeaderValue::as_bytes);
     Err(CallError::Status {
         code: code.ok_or(CallError::Malformed("grpc-status is no number"))?,
         message: percent_decoded(message),
@@ -345,12 +321,7 @@ mod tests {
         let plain: Endpoint = "127.0.0.1:2379".parse().unwrap();
         let url: Endpoint = "http://127.0.0.1:2379/".parse().unwrap();
         assert_eq!(plain, url);
-        assert!(
-            "https://127.0.0.1:2379"
-                .parse::<Endpoint>()
-                .unwrap_err()
-                .contains("TLS")
-        );
+        assert!("https://127.0.0.1:2379".parse::<Endpoint>().unwrap_err().contains("TLS"));
         for wrong in ["", "node1", ":2379", "node1:port", "http://node1/x:1"] {
             assert!(wrong.parse::<Endpoint>().is_err(), "{wrong}");
         }
@@ -372,10 +343,7 @@ mod tests {
     #[test]
     fn frames_are_checked() {
         let frame = encode_frame(&"abc".to_owned());
-        assert_eq!(
-            unframe(frame.clone()).unwrap().len(),
-            frame.len() - FRAME_HEAD_BYTES
-        );
+        assert_eq!(unframe(frame.clone()).unwrap().len(), frame.len() - FRAME_HEAD_BYTES);
         assert!(unframe(frame.slice(..frame.len() - 1)).is_err());
         assert!(unframe(Bytes::new()).is_err());
     }

@@ -56,12 +56,7 @@ pub struct LoadArgs {
     #[arg(value_enum)]
     kind: Kind,
     /// Where the members answer clients
-    #[arg(
-        long,
-        value_delimiter = ',',
-        required = true,
-        value_name = "HOST:PORT,…"
-    )]
+    #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT,…")]
     endpoints: Vec<Endpoint>,
     /// How many requests are under way at any time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
@@ -172,9 +167,7 @@ pub fn run(args: &LoadArgs) -> Result<(), String> {
         std::thread::sleep(window.1.saturating_duration_since(Instant::now()));
         let cpu = cpu_seconds() - cpu_before;
         let joined = threads.into_iter().map(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|_| Err("a load thread panicked".to_owned()))
+            thread.join().unwrap_or_else(|_| Err("a load thread panicked".to_owned()))
         });
         (joined.collect::<Result<Vec<Tally>, String>>(), cpu)
     });
@@ -202,9 +195,7 @@ async fn targets(args: &LoadArgs) -> Result<Vec<Endpoint>, String> {
             .unary(grpc::STATUS, &StatusRequest::default(), REQUEST_DEADLINE)
             .await
             .map_err(|failure| format!("{}: {failure}", link.endpoint()))?;
-        let leads = status
-            .header
-            .is_some_and(|header| header.member_id == status.leader);
+        let leads = status.header.is_some_and(|header| header.member_id == status.leader);
         if leads == (args.target == Target::Leader) {
             left.push(link.endpoint().clone());
         }
@@ -229,10 +220,7 @@ fn run_thread(
 ) -> Result<Tally, String> {
     let mine = |total: u32| share(total, args.threads, thread);
     let latency_ns = Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("valid bounds");
-    let tally = Arc::new(Mutex::new(Tally {
-        latency_ns,
-        errors: BTreeMap::new(),
-    }));
+    let tally = Arc::new(Mutex::new(Tally { latency_ns, errors: BTreeMap::new() }));
     bulk::runtime().block_on(async {
         let links = bulk::connect(endpoints, mine(args.connections).max(1) as usize).await?;
         let tasks: Vec<_> = (0..mine(args.clients))
@@ -303,17 +291,9 @@ impl Requests {
         let mut noise = Noise(client);
         let key = bulk::key(PREFIX, 0);
         let value = noise.bytes(args.value_bytes);
-        let put = PutRequest {
-            key: key.clone(),
-            value,
-            ..Default::default()
-        };
+        let put = PutRequest { key: key.clone(), value, ..Default::default() };
         let serializable = args.serializable;
-        let get = RangeRequest {
-            key: key.clone(),
-            serializable,
-            ..Default::default()
-        };
+        let get = RangeRequest { key: key.clone(), serializable, ..Default::default() };
         Self {
             put: Template::new(&grpc::encode_frame(&put), &key),
             get: Template::new(&grpc::encode_frame(&get), &key),
@@ -349,10 +329,7 @@ impl Template {
     fn new(frame: &[u8], key: &[u8]) -> Self {
         let at = frame.windows(key.len()).position(|window| window == key);
         let at = at.expect("the frame holds the key");
-        Self {
-            frame: frame.to_vec(),
-            digits: at + PREFIX.len()..at + key.len(),
-        }
+        Self { frame: frame.to_vec(), digits: at + PREFIX.len()..at + key.len() }
     }
 
     fn with_key(&self, mut number: u64) -> Bytes {
@@ -402,18 +379,12 @@ fn print(report: &Report) {
         "{}: {} clients on {} connections to {}, {:.0} s",
         report.kind, report.clients, report.connections, report.target, report.seconds
     ));
-    output::line(&format!(
-        "  {:.0} operations/s ({})",
-        report.per_second, report.operations
-    ));
+    output::line(&format!("  {:.0} operations/s ({})", report.per_second, report.operations));
     output::line(&format!(
         "  latency µs: p50 {:.0}, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0}",
         report.p50_us, report.p90_us, report.p99_us, report.p999_us, report.max_us
     ));
-    output::line(&format!(
-        "  the generator took {:.1} µs/operation",
-        report.generator_cpu_us
-    ));
+    output::line(&format!("  the generator took {:.1} µs/operation", report.generator_cpu_us));
     if report.errors.is_empty() {
         output::line("  no errors");
     }
@@ -427,15 +398,8 @@ fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // After the name, which may hold anything but ends with the last parenthesis, user and system
     // time are the twelfth and thirteenth fields.
-    let fields = stat
-        .rsplit_once(')')
-        .map_or("", |(_, rest)| rest)
-        .split_whitespace();
-    let ticks: f64 = fields
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<f64>().ok())
-        .sum();
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / CPU_TICKS_PER_S
 }
 
@@ -447,11 +411,7 @@ mod tests {
     #[test]
     fn template_changes_the_key_and_nothing_else() {
         let key = bulk::key(PREFIX, 0);
-        let put = |key| PutRequest {
-            key,
-            value: Noise(1).bytes(256),
-            ..Default::default()
-        };
+        let put = |key| PutRequest { key, value: Noise(1).bytes(256), ..Default::default() };
         let template = Template::new(&grpc::encode_frame(&put(key.clone())), &key);
         for number in [0, 7, 1_234_567_890] {
             let frame = template.with_key(number);

@@ -5,6 +5,8 @@
 
 mod bulk;
 mod drill;
+#[cfg(test)]
+mod fake;
 mod grpc;
 mod load;
 mod output;
@@ -16,7 +18,7 @@ use std::process::ExitCode;
 
 /// Loads, drills and checks a cluster that speaks the etcd v3 API.
 #[derive(Parser)]
-#[command(name = "raft-drill", version, about, max_term_width = 100)]
+#[command(name = "raft-drill", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -23,11 +23,7 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) {
         .enumerate()
         .map(|(column, title)| {
             let cells = rows.iter().filter_map(|row| row.get(column));
-            cells
-                .map(String::len)
-                .chain([title.len()])
-                .max()
-                .unwrap_or(0)
+            cells.map(String::len).chain([title.len()]).max().unwrap_or(0)
         })
         .collect();
     let titles: Vec<String> = head.iter().map(|title| (*title).to_owned()).collect();

@@ -30,11 +30,7 @@ pub fn run(args: &SummaryArgs) -> Result<(), String> {
     let name = args.file.display();
     let text = std::fs::read_to_string(&args.file).map_err(|error| format!("{name}: {error}"))?;
     let mut systems: BTreeMap<String, Series> = BTreeMap::new();
-    for (index, row) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, row)| !row.trim().is_empty())
-    {
+    for (index, row) in text.lines().enumerate().filter(|(_, row)| !row.trim().is_empty()) {
         let report: Report = serde_json::from_str(row)
             .map_err(|error| format!("{name}, line {}: {error}", index + 1))?;
         let series = systems.entry(report.label.clone()).or_default();
@@ -58,19 +54,13 @@ pub fn run(args: &SummaryArgs) -> Result<(), String> {
         let what = format!("{kind}, {clients} clients, {target}: {unit}");
         rows.push(row(&what, &theirs, &ours));
     }
-    output::table(
-        &["", &args.base, &args.other, "ratio", "ratio by round"],
-        &rows,
-    );
+    output::table(&["", &args.base, &args.other, "ratio", "ratio by round"], &rows);
     Ok(())
 }
 
 fn row(what: &str, theirs: &[f64], ours: &[f64]) -> Vec<String> {
-    let by_round: Vec<String> = theirs
-        .iter()
-        .zip(ours)
-        .map(|(theirs, ours)| format!("{:.2}", ours / theirs))
-        .collect();
+    let by_round: Vec<String> =
+        theirs.iter().zip(ours).map(|(theirs, ours)| format!("{:.2}", ours / theirs)).collect();
     vec![
         what.to_owned(),
         format!("{:.0}", median(theirs)),

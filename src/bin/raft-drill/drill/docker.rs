@@ -36,10 +36,7 @@ impl Docker {
             .find(|name| network.map_or_else(|| is_peer_network(name), |wanted| wanted == *name));
         if let (Some(wanted), None) = (network, found) {
             let container = &containers[0];
-            return Err(format!(
-                "{container} is not on {wanted}, but on {}",
-                networks.join(", ")
-            ));
+            return Err(format!("{container} is not on {wanted}, but on {}", networks.join(", ")));
         }
         Ok(Self {
             containers: containers.to_vec(),
@@ -50,9 +47,7 @@ impl Docker {
 
     fn peer_network(&self) -> Result<&str, String> {
         let missing = "no network of the containers ends in _peers: give --network";
-        self.peer_network
-            .as_deref()
-            .ok_or_else(|| missing.to_owned())
+        self.peer_network.as_deref().ok_or_else(|| missing.to_owned())
     }
 }
 

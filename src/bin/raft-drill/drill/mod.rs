@@ -17,7 +17,7 @@ use clap::Args;
 use cluster::{Cluster, Fault};
 use docker::Docker;
 use processes::{Processes, System};
-use report::{DrillReport, Round};
+use report::{DrillReport, GapLimits, Round};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,9 +68,12 @@ pub struct DrillArgs {
     /// How long to watch for an election after its return
     #[arg(long, default_value_t = 1500)]
     settle_ms: u64,
-    /// Fail when no member acknowledged a write for longer than this
+    /// Fail when, once a leader is struck, no member acknowledges a write for longer than this
     #[arg(long)]
     max_gap_ms: Option<u64>,
+    /// The same for the time from its healing to the end of the round
+    #[arg(long)]
+    max_return_gap_ms: Option<u64>,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -80,11 +83,7 @@ pub struct DrillArgs {
 pub fn run(args: &DrillArgs) -> Result<(), String> {
     let cluster: Arc<dyn Cluster> = match &args.binary {
         Some(binary) => Arc::new(Processes::start(binary, args.system)?),
-        None => Arc::new(Docker::find(
-            &args.containers,
-            &args.endpoints,
-            args.network.as_deref(),
-        )?),
+        None => Arc::new(Docker::find(&args.containers, &args.endpoints, args.network.as_deref())?),
     };
     let report = bulk::runtime().block_on(drill(args, &cluster))?;
     if args.json {
@@ -92,7 +91,7 @@ pub fn run(args: &DrillArgs) -> Result<(), String> {
     } else {
         report.print();
     }
-    report.verdict(args.max_gap_ms)
+    report.verdict(GapLimits { struck_ms: args.max_gap_ms, return_ms: args.max_return_gap_ms })
 }
 
 async fn drill(args: &DrillArgs, cluster: &Arc<dyn Cluster>) -> Result<DrillReport, String> {
@@ -122,12 +121,7 @@ async fn drill(args: &DrillArgs, cluster: &Arc<dyn Cluster>) -> Result<DrillRepo
     let all: Vec<Range<u64>> = probe.sent().into_iter().map(|sent| 0..sent).collect();
     let read_back = probe.read_back(&all).await?;
     probe.clean_up().await?;
-    Ok(DrillReport {
-        fault: args.fault,
-        rounds,
-        read_back,
-        stale: probe.stale(),
-    })
+    Ok(DrillReport { fault: args.fault, rounds, read_back, stale: probe.stale() })
 }
 
 /// One fault from strike to return. `struck` tells the caller whom to heal should this be cut short.
@@ -143,11 +137,7 @@ async fn round(
     let before = survey::until_steady(links, &everyone, ELECTION_PATIENCE).await?;
     probe.all_writing(&everyone, ELECTION_PATIENCE).await?;
     let member = before.leader;
-    let survivors: Vec<usize> = everyone
-        .iter()
-        .copied()
-        .filter(|other| *other != member)
-        .collect();
+    let survivors: Vec<usize> = everyone.iter().copied().filter(|other| *other != member).collect();
     let (sent_before, failed_before) = (probe.sent(), probe.failed());
     let stale_before = probe.stale().count;
 
@@ -173,11 +163,8 @@ async fn round(
     let end = Instant::now();
 
     let sent = probe.sent();
-    let numbers: Vec<Range<u64>> = sent_before
-        .iter()
-        .zip(&sent)
-        .map(|(before, now)| *before..*now)
-        .collect();
+    let numbers: Vec<Range<u64>> =
+        sent_before.iter().zip(&sent).map(|(before, now)| *before..*now).collect();
     let read_back = probe.read_back(&numbers).await?;
     let survivor_gap = |member: &usize| probe.longest_gap(&(strike_at..end), Some(*member)).length;
     Ok(Round {

@@ -59,9 +59,7 @@ impl Processes {
     }
 
     fn children(&self) -> MutexGuard<'_, Vec<Option<Child>>> {
-        self.children
-            .lock()
-            .expect("nothing panics with the children in hand")
+        self.children.lock().expect("nothing panics with the children in hand")
     }
 
     fn spawn(&self, member: usize) -> Result<(), String> {
@@ -86,21 +84,14 @@ impl Processes {
 
     fn raft_node(&self, member: usize) -> Command {
         let peers = self.peer_ports.iter().enumerate();
-        let peers: Vec<String> = peers
-            .map(|(index, port)| format!("{}=127.0.0.1:{port}", index + 1))
-            .collect();
+        let peers: Vec<String> =
+            peers.map(|(index, port)| format!("{}=127.0.0.1:{port}", index + 1)).collect();
         let mut command = Command::new(&self.binary);
         command
             .env("RAFT_NODE_ID", (member + 1).to_string())
             .env("RAFT_PEERS", peers.join(","))
-            .env(
-                "RAFT_PEER_LISTEN",
-                format!("127.0.0.1:{}", self.peer_ports[member]),
-            )
-            .env(
-                "RAFT_CLIENT_LISTEN",
-                format!("127.0.0.1:{}", self.client_ports[member]),
-            )
+            .env("RAFT_PEER_LISTEN", format!("127.0.0.1:{}", self.peer_ports[member]))
+            .env("RAFT_CLIENT_LISTEN", format!("127.0.0.1:{}", self.client_ports[member]))
             .env("RAFT_DATA_DIR", self.data_dir(member));
         command
     }
@@ -109,26 +100,15 @@ impl Processes {
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let (client, peer) = (url(self.client_ports[member]), url(self.peer_ports[member]));
         let members = self.peer_ports.iter().enumerate();
-        let members: Vec<String> = members
-            .map(|(index, port)| format!("n{index}={}", url(*port)))
-            .collect();
+        let members: Vec<String> =
+            members.map(|(index, port)| format!("n{index}={}", url(*port))).collect();
         let mut command = Command::new(&self.binary);
         command
             .args(["--name", &format!("n{member}"), "--log-level", "warn"])
             .arg("--data-dir")
             .arg(self.data_dir(member))
-            .args([
-                "--listen-client-urls",
-                &client,
-                "--advertise-client-urls",
-                &client,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &members.join(",")]);
         command
     }
@@ -149,11 +129,7 @@ impl Processes {
             let Some(child) = &mut children[member] else {
                 return Ok(());
             };
-            if child
-                .try_wait()
-                .map_err(|error| error.to_string())?
-                .is_some()
-            {
+            if child.try_wait().map_err(|error| error.to_string())?.is_some() {
                 children[member] = None;
                 return Ok(());
             }
@@ -170,9 +146,7 @@ impl Cluster for Processes {
     fn endpoints(&self) -> Vec<Endpoint> {
         let endpoint = |port| format!("127.0.0.1:{port}").parse();
         let endpoints = self.client_ports.iter().map(endpoint);
-        endpoints
-            .map(|parsed| parsed.expect("a loopback address"))
-            .collect()
+        endpoints.map(|parsed| parsed.expect("a loopback address")).collect()
     }
 
     fn name(&self, member: usize) -> String {
@@ -231,16 +205,11 @@ impl Drop for Processes {
 
 /// Ports that nobody listens on now. All are held until all are known, so that they differ.
 fn free_ports(count: usize) -> Result<Vec<u16>, String> {
-    let listeners: Result<Vec<TcpListener>, _> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect();
+    let listeners: Result<Vec<TcpListener>, _> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
     let listeners = listeners.map_err(|error| format!("no free port: {error}"))?;
-    let ports = listeners
-        .iter()
-        .map(|listener| listener.local_addr().map(|addr| addr.port()));
-    ports
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("no free port: {error}"))
+    let ports = listeners.iter().map(|listener| listener.local_addr().map(|addr| addr.port()));
+    ports.collect::<Result<_, _>>().map_err(|error| format!("no free port: {error}"))
 }
 
 #[cfg(test)]

@@ -50,10 +50,6 @@ impl Round {
         )
     }
 
-    fn longest_gap_ms(&self) -> f64 {
-        self.gap_ms.max(self.return_gap_ms)
-    }
-
     fn row(&self) -> Vec<String> {
         let yes_no = |yes: bool| if yes { "YES" } else { "no" }.to_owned();
         vec![
@@ -107,46 +103,27 @@ impl DrillReport {
         output::table(&head, &rows);
         let of = |figure: fn(&Round) -> f64| -> (f64, f64) {
             let figures: Vec<f64> = self.rounds.iter().map(figure).collect();
-            (
-                median(&figures),
-                figures.iter().copied().fold(0.0, f64::max),
-            )
+            (median(&figures), figures.iter().copied().fold(0.0, f64::max))
         };
         let say = |what: &str, (median, max): (f64, f64)| {
-            output::line(&format!(
-                "{what}: median {median:.1} ms, longest {max:.1} ms"
-            ));
+            output::line(&format!("{what}: median {median:.1} ms, longest {max:.1} ms"));
         };
         output::line(&format!("{} × {}", self.rounds.len(), self.fault.name()));
-        say(
-            "without an acknowledged write, at any member",
-            of(Round::longest_gap_ms),
-        );
-        say(
-            "without an acknowledged write, at one of the others",
-            of(|r| r.survivors_gap_ms),
-        );
-        say(
-            "until healthy and caught up again",
-            of(|round| round.back_ms),
-        );
-        output::line(&format!(
-            "elections caused by a return: {}",
-            self.elections_on_return()
-        ));
+        say("without an acknowledged write once struck", of(|round| round.gap_ms));
+        say("without an acknowledged write on return", of(|round| round.return_gap_ms));
+        say("the same at one of the others, whole round", of(|round| round.survivors_gap_ms));
+        say("until healthy and caught up again", of(|round| round.back_ms));
+        output::line(&format!("elections caused by a return: {}", self.elections_on_return()));
         probe::print_violations("stale linearizable reads", &self.stale);
         probe::print_findings(&self.read_back);
     }
 
     fn elections_on_return(&self) -> usize {
-        self.rounds
-            .iter()
-            .filter(|round| round.election_on_return)
-            .count()
+        self.rounds.iter().filter(|round| round.election_on_return).count()
     }
 
     /// Success, or the first reason why not.
-    pub fn verdict(&self, max_gap_ms: Option<u64>) -> Result<(), String> {
+    pub fn verdict(&self, limits: GapLimits) -> Result<(), String> {
         let promises_kept =
             |round: &Round| round.lost + round.duplicated + round.phantom + round.stale == 0;
         let kept = self.rounds.iter().all(promises_kept);
@@ -156,18 +133,28 @@ impl DrillReport {
         if self.elections_on_return() > 0 {
             return Err("a member's return caused an election".to_owned());
         }
-        let longest = self
-            .rounds
-            .iter()
-            .map(Round::longest_gap_ms)
-            .fold(0.0, f64::max);
-        match max_gap_ms {
+        self.within(limits.struck_ms, "once struck", |round| round.gap_ms)?;
+        self.within(limits.return_ms, "on return", |round| round.return_gap_ms)
+    }
+
+    fn within(&self, max: Option<u64>, when: &str, of: fn(&Round) -> f64) -> Result<(), String> {
+        let longest = self.rounds.iter().map(of).fold(0.0, f64::max);
+        match max {
             Some(max) if longest > max as f64 => Err(format!(
-                "no write was acknowledged for {longest:.1} ms; at most {max} ms were allowed"
+                "{when}, no write was acknowledged for {longest:.1} ms; at most {max} ms may pass"
             )),
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// How long no member may acknowledge a write; `None`: as long as it takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GapLimits {
+    /// From the strike to the healing.
+    pub struck_ms: Option<u64>,
+    /// From the healing to the end of the round.
+    pub return_ms: Option<u64>,
 }
 
 #[cfg(test)]
@@ -194,19 +181,12 @@ mod tests {
         };
         let stale = Violations::default();
         let read_back = Findings::default();
-        DrillReport {
-            fault: Fault::Stop,
-            rounds: vec![round],
-            read_back,
-            stale,
-        }
+        DrillReport { fault: Fault::Stop, rounds: vec![round], read_back, stale }
     }
 
     #[test]
     fn verdict_fails_on_each_broken_promise() {
-        assert_eq!(report().verdict(None), Ok(()));
-        assert_eq!(report().verdict(Some(40)), Ok(()));
-        assert!(report().verdict(Some(39)).unwrap_err().contains("40.0 ms"));
+        assert_eq!(report().verdict(GapLimits::default()), Ok(()));
         let breaks: [fn(&mut DrillReport); 7] = [
             |report| report.rounds[0].lost = 1,
             |report| report.rounds[0].stale = 1,
@@ -219,14 +199,15 @@ mod tests {
         for break_it in breaks {
             let mut broken = report();
             break_it(&mut broken);
-            assert!(broken.verdict(None).is_err());
+            assert!(broken.verdict(GapLimits::default()).is_err());
         }
     }
 
     #[test]
-    fn gap_on_return_counts() {
-        let mut slow_return = report();
-        slow_return.rounds[0].return_gap_ms = 300.0;
-        assert!(slow_return.verdict(Some(100)).is_err());
+    fn each_gap_has_its_own_limit() {
+        let limits = |struck_ms, return_ms| GapLimits { struck_ms, return_ms };
+        assert_eq!(report().verdict(limits(Some(40), Some(8))), Ok(()));
+        assert!(report().verdict(limits(Some(39), None)).unwrap_err().contains("40.0 ms"));
+        assert!(report().verdict(limits(None, Some(7))).unwrap_err().contains("8.0 ms"));
     }
 }

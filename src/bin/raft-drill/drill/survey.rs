@@ -38,9 +38,7 @@ pub async fn steady(links: &[Arc<Link>], members: &[usize]) -> Option<Steady> {
             leader = Some(*member);
         }
     }
-    leader
-        .zip(agreed)
-        .map(|(leader, (_, term))| Steady { leader, term })
+    leader.zip(agreed).map(|(leader, (_, term))| Steady { leader, term })
 }
 
 /// Waits for [`steady`].
@@ -55,10 +53,7 @@ pub async fn until_steady(
             return Ok(steady);
         }
         if begun.elapsed() > within {
-            return Err(format!(
-                "no leader that all agree on within {} s",
-                within.as_secs()
-            ));
+            return Err(format!("no leader that all agree on within {} s", within.as_secs()));
         }
         tokio::time::sleep(ASK_AGAIN_AFTER).await;
     }
@@ -88,10 +83,7 @@ pub async fn until_back(
         };
         if begun.elapsed() > within {
             let name = cluster.name(member);
-            return Err(format!(
-                "{name} is not back after {} s: {lacking}",
-                within.as_secs()
-            ));
+            return Err(format!("{name} is not back after {} s: {lacking}", within.as_secs()));
         }
         tokio::time::sleep(ASK_AGAIN_AFTER).await;
     }
@@ -116,15 +108,8 @@ async fn lacking(
     if !serves(link).await {
         return Ok(Some("its gRPC health is not SERVING"));
     }
-    let read = RangeRequest {
-        key: b"\0"[..].into(),
-        ..Default::default()
-    };
-    if link
-        .unary::<RangeResponse>(grpc::RANGE, &read, ASK_DEADLINE)
-        .await
-        .is_err()
-    {
+    let read = RangeRequest { key: b"\0"[..].into(), ..Default::default() };
+    if link.unary::<RangeResponse>(grpc::RANGE, &read, ASK_DEADLINE).await.is_err() {
         return Ok(Some("it answers no linearizable read"));
     }
     let cluster = cluster.clone();
@@ -136,16 +121,12 @@ async fn lacking(
 /// gRPC health: `ready` where the server knows that name, else the whole server.
 async fn serves(link: &Link) -> bool {
     for service in ["ready", ""] {
-        let request = HealthCheckRequest {
-            service: service.to_owned(),
-        };
+        let request = HealthCheckRequest { service: service.to_owned() };
         let answer: Result<HealthCheckResponse, _> =
             link.unary(HEALTH_CHECK, &request, ASK_DEADLINE).await;
         match answer {
             Ok(answer) => return answer.status() == ServingStatus::Serving,
-            Err(grpc::CallError::Status {
-                code: NOT_FOUND, ..
-            }) => {}
+            Err(grpc::CallError::Status { code: NOT_FOUND, .. }) => {}
             Err(_) => return false,
         }
     }
@@ -153,7 +134,5 @@ async fn serves(link: &Link) -> bool {
 }
 
 async fn status(link: &Link) -> Option<StatusResponse> {
-    link.unary(grpc::STATUS, &StatusRequest::default(), ASK_DEADLINE)
-        .await
-        .ok()
+    link.unary(grpc::STATUS, &StatusRequest::default(), ASK_DEADLINE).await.ok()
 }

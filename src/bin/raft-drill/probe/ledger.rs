@@ -146,10 +146,7 @@ impl Ledger {
     /// The promise: from now on this write is there for ever.
     pub fn acknowledged(&mut self, id: WriteId, revision: i64, at: Instant) {
         let ack = Ack { at, id, revision };
-        assert!(
-            self.acks.last().is_none_or(|last| last.at <= at),
-            "one thread, one clock"
-        );
+        assert!(self.acks.last().is_none_or(|last| last.at <= at), "one thread, one clock");
         self.writes[id.member].ok += 1;
         self.acks.push(ack);
         let known = self.revisions.insert(id, revision);
@@ -189,11 +186,7 @@ impl Ledger {
                 "member {} answered at revision {at}, {}, to a read that began after revision {} \
                  was acknowledged",
                 member + 1,
-                if good {
-                    "complete"
-                } else {
-                    "without the write"
-                },
+                if good { "complete" } else { "without the write" },
                 expected.revision
             ));
         }
@@ -221,10 +214,7 @@ impl Ledger {
         let end = self.acks.partition_point(|ack| ack.at < window.end);
         let acks = self.acks[begin..end.max(begin)].iter();
         let times = acks.filter(|ack| member.is_none_or(|member| ack.id.member == member));
-        let mut longest = Gap {
-            from: window.start,
-            length: Duration::ZERO,
-        };
+        let mut longest = Gap { from: window.start, length: Duration::ZERO };
         let mut last = window.start;
         for at in times.map(|ack| ack.at).chain([window.end]) {
             let length = at.saturating_duration_since(last);
@@ -238,45 +228,35 @@ impl Ledger {
 
     /// The last acknowledgement that `member` gave.
     pub fn last_ack(&self, member: usize) -> Option<Instant> {
-        self.acks
-            .iter()
-            .rev()
-            .find(|ack| ack.id.member == member)
-            .map(|ack| ack.at)
+        self.acks.iter().rev().find(|ack| ack.id.member == member).map(|ack| ack.at)
     }
 
-    /// Judges what `reader` holds of the writes `numbers` of `writer`: `found` is all of them.
+    /// The promises made so far about the writes `numbers` of `writer`: key and revision.
+    ///
+    /// To be asked before the read-back begins: what is acknowledged meanwhile, it need not see.
+    pub fn promised(&self, writer: usize, numbers: Range<u64>) -> BTreeMap<Bytes, i64> {
+        let ids = numbers.map(|number| WriteId { member: writer, number });
+        ids.filter_map(|id| Some((self.key(id), *self.revisions.get(&id)?))).collect()
+    }
+
+    /// Judges what `reader` holds, `found`, by what had been `promised`.
     pub fn judge(
         &self,
         reader: usize,
-        writer: usize,
-        numbers: Range<u64>,
+        promised: BTreeMap<Bytes, i64>,
         found: &[KeyValue],
         findings: &mut Findings,
     ) {
         let reader = reader + 1;
-        let mut absent: BTreeMap<Bytes, i64> = BTreeMap::new();
-        for number in numbers {
-            let id = WriteId {
-                member: writer,
-                number,
-            };
-            if let Some(revision) = self.revisions.get(&id) {
-                absent.insert(self.key(id), *revision);
-                findings.checked += 1;
-            }
-        }
+        findings.checked += promised.len() as u64;
+        let mut absent = promised;
         for kv in found {
             let key = String::from_utf8_lossy(&kv.key);
             let promised = absent.remove(&kv.key);
             if !self.was_sent(&key) {
-                findings
-                    .phantom
-                    .add(format!("member {reader} holds {key}, which nobody wrote"));
+                findings.phantom.add(format!("member {reader} holds {key}, which nobody wrote"));
             } else if kv.value != value(&kv.key) {
-                findings
-                    .lost
-                    .add(format!("member {reader} holds another value at {key}"));
+                findings.lost.add(format!("member {reader} holds another value at {key}"));
             } else if kv.version != 1 || promised.is_some_and(|promise| promise != kv.mod_revision)
             {
                 findings.duplicated.add(format!(
@@ -294,18 +274,14 @@ impl Ledger {
     }
 
     fn was_sent(&self, key: &str) -> bool {
-        let rest = key
-            .strip_prefix(&self.prefix)
-            .and_then(|rest| rest.split_once('/'));
+        let rest = key.strip_prefix(&self.prefix).and_then(|rest| rest.split_once('/'));
         let Some((member, number)) = rest else {
             return false;
         };
         let (Ok(member), Ok(number)) = (member.parse::<usize>(), number.parse::<u64>()) else {
             return false;
         };
-        self.writes
-            .get(member)
-            .is_some_and(|writes| number < writes.sent)
+        self.writes.get(member).is_some_and(|writes| number < writes.sent)
     }
 }
 
@@ -355,21 +331,9 @@ mod tests {
         let id = ledger.begin_write(1);
         ledger.acknowledged(id, 5, at(70));
         let all = ledger.longest_gap(&(start..at(75)), None);
-        assert_eq!(
-            all,
-            Gap {
-                from: at(20),
-                length: Duration::from_millis(50)
-            }
-        );
+        assert_eq!(all, Gap { from: at(20), length: Duration::from_millis(50) });
         let tail = ledger.longest_gap(&(start..at(200)), None);
-        assert_eq!(
-            tail,
-            Gap {
-                from: at(70),
-                length: Duration::from_millis(130)
-            }
-        );
+        assert_eq!(tail, Gap { from: at(70), length: Duration::from_millis(130) });
         let other = ledger.longest_gap(&(start..at(75)), Some(1));
         assert_eq!(other.length, Duration::from_millis(70));
         let nothing = ledger.longest_gap(&(at(80)..at(90)), None);
@@ -380,7 +344,7 @@ mod tests {
     fn read_back_finds_nothing_wrong_when_nothing_is() {
         let (ledger, _, found) = three_acks();
         let mut findings = Findings::default();
-        ledger.judge(1, 0, 0..3, &found, &mut findings);
+        ledger.judge(1, ledger.promised(0, 0..3), &found, &mut findings);
         assert!(findings.clean());
         assert_eq!(findings.checked, 3);
     }
@@ -390,7 +354,7 @@ mod tests {
         let (ledger, _, found) = three_acks();
         let judged = |found: &[KeyValue]| {
             let mut findings = Findings::default();
-            ledger.judge(0, 0, 0..3, found, &mut findings);
+            ledger.judge(0, ledger.promised(0, 0..3), found, &mut findings);
             findings
         };
         assert_eq!(judged(&found[..2]).lost.count, 1);
@@ -405,15 +369,21 @@ mod tests {
         assert_eq!(judged(&doubled).duplicated.count, 1);
 
         let mut invented = found.clone();
-        invented.push(stored(
-            &ledger,
-            WriteId {
-                member: 0,
-                number: 3,
-            },
-            5,
-        ));
+        invented.push(stored(&ledger, WriteId { member: 0, number: 3 }, 5));
         assert_eq!(judged(&invented).phantom.count, 1);
+    }
+
+    #[test]
+    fn write_acknowledged_during_the_read_back_may_be_missing_from_it() {
+        let (mut ledger, start, found) = three_acks();
+        let promised = ledger.promised(0, 0..4);
+        let id = ledger.begin_write(0);
+        ledger.acknowledged(id, 5, start + Duration::from_secs(1));
+        let mut findings = Findings::default();
+        ledger.judge(0, promised, &found, &mut findings);
+        assert!(findings.clean());
+        ledger.judge(0, ledger.promised(0, 0..4), &found, &mut findings);
+        assert_eq!(findings.lost.count, 1);
     }
 
     #[test]
@@ -422,9 +392,9 @@ mod tests {
         let id = ledger.begin_write(0);
         ledger.write_failed(id, "no answer".to_owned());
         let mut findings = Findings::default();
-        ledger.judge(0, 0, 0..4, &found, &mut findings);
+        ledger.judge(0, ledger.promised(0, 0..4), &found, &mut findings);
         found.push(stored(&ledger, id, 5));
-        ledger.judge(0, 0, 0..4, &found, &mut findings);
+        ledger.judge(0, ledger.promised(0, 0..4), &found, &mut findings);
         assert!(findings.clean());
     }
 

@@ -5,6 +5,8 @@
 //! than what had been acknowledged before it began.
 
 mod ledger;
+#[cfg(test)]
+mod tests;
 mod traffic;
 
 pub use ledger::{Findings, Gap, Outcomes, Violations};
@@ -44,6 +46,9 @@ pub struct PaceArgs {
     /// When a write without an answer is given up
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     deadline_ms: u64,
+    /// Read from the member asked, without asking the leader: shows that stale reads are found
+    #[arg(long)]
+    serializable: bool,
     /// Leave the keys in the cluster (they begin with drill/)
     #[arg(long)]
     keep: bool,
@@ -55,6 +60,7 @@ impl PaceArgs {
             write_interval: Duration::from_millis(self.interval_ms),
             read_interval: Duration::from_millis(self.read_interval_ms),
             write_deadline: Duration::from_millis(self.deadline_ms),
+            serializable: self.serializable,
         }
     }
 }
@@ -63,12 +69,7 @@ impl PaceArgs {
 #[derive(Args)]
 pub struct ProbeArgs {
     /// Where the members answer clients
-    #[arg(
-        long,
-        value_delimiter = ',',
-        required = true,
-        value_name = "HOST:PORT,…"
-    )]
+    #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT,…")]
     endpoints: Vec<Endpoint>,
     /// How long
     #[arg(long, default_value_t = 30)]
@@ -114,14 +115,8 @@ struct ProbeReport {
 impl Probe {
     /// Starts writing and reading at every endpoint.
     pub fn start(endpoints: &[Endpoint], args: &PaceArgs) -> Self {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let prefix = format!(
-            "drill/{:x}-{}/",
-            since_epoch.as_millis(),
-            std::process::id()
-        );
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let prefix = format!("drill/{:x}-{}/", since_epoch.as_millis(), std::process::id());
         let shared = Arc::new(Shared::new(Ledger::new(prefix, endpoints.len())));
         let mut tasks = Vec::new();
         let link = |endpoint: &Endpoint| Arc::new(Link::open(endpoint.clone()));
@@ -132,13 +127,7 @@ impl Probe {
             tasks.extend([tokio::spawn(writes), tokio::spawn(reads)]);
         }
         let links = endpoints.iter().map(link).collect();
-        Self {
-            shared,
-            links,
-            tasks,
-            started: Instant::now(),
-            keep: args.keep,
-        }
+        Self { shared, links, tasks, started: Instant::now(), keep: args.keep }
     }
 
     /// Waits until every one of `members` has acknowledged a write begun after this call.
@@ -179,12 +168,7 @@ impl Probe {
 
     /// Writes begun, acknowledged and failed so far, over all members.
     pub fn failed(&self) -> u64 {
-        self.shared
-            .ledger()
-            .writes
-            .iter()
-            .map(Outcomes::failures)
-            .sum()
+        self.shared.ledger().writes.iter().map(Outcomes::failures).sum()
     }
 
     /// Stale reads so far.
@@ -205,9 +189,9 @@ impl Probe {
         let mut findings = Findings::default();
         for (reader, link) in self.links.iter().enumerate() {
             for (writer, numbers) in numbers.iter().enumerate() {
+                let promised = self.shared.ledger().promised(writer, numbers.clone());
                 let found = self.read_range(link, writer, numbers).await?;
-                let ledger = self.shared.ledger();
-                ledger.judge(reader, writer, numbers.clone(), &found, &mut findings);
+                self.shared.ledger().judge(reader, promised, &found, &mut findings);
             }
         }
         Ok(findings)
@@ -249,11 +233,7 @@ impl Probe {
         let mut range_end = key.to_vec();
         *range_end.last_mut().expect("the prefix is not empty") += 1;
         let range_end = Bytes::from(range_end);
-        let request = DeleteRangeRequest {
-            key,
-            range_end,
-            prev_kv: false,
-        };
+        let request = DeleteRangeRequest { key, range_end, prev_kv: false };
         patiently::<DeleteRangeResponse>(&self.links[0], grpc::DELETE_RANGE, &request).await?;
         Ok(())
     }
@@ -261,16 +241,12 @@ impl Probe {
     fn report(&self, window: &Range<Instant>, read_back: Findings) -> ProbeReport {
         let ledger = self.shared.ledger();
         let ms = |gap: Gap| gap.length.as_secs_f64() * 1e3;
-        let members = self
-            .links
-            .iter()
-            .enumerate()
-            .map(|(member, link)| MemberReport {
-                endpoint: link.endpoint().to_string(),
-                longest_gap_ms: ms(ledger.longest_gap(window, Some(member))),
-                writes: ledger.writes[member].clone(),
-                reads: ledger.reads[member].clone(),
-            });
+        let members = self.links.iter().enumerate().map(|(member, link)| MemberReport {
+            endpoint: link.endpoint().to_string(),
+            longest_gap_ms: ms(ledger.longest_gap(window, Some(member))),
+            writes: ledger.writes[member].clone(),
+            reads: ledger.reads[member].clone(),
+        });
         let longest = ledger.longest_gap(window, None);
         ProbeReport {
             seconds: (window.end - window.start).as_secs_f64(),
@@ -344,22 +320,12 @@ fn print(report: &ProbeReport) {
             ]
         })
         .collect();
-    let head = [
-        "member",
-        "writes",
-        "failed",
-        "longest gap ms",
-        "reads",
-        "failed",
-    ];
+    let head = ["member", "writes", "failed", "longest gap ms", "reads", "failed"];
     output::table(&head, &rows);
     for member in &report.members {
         for (what, outcomes) in [("writes", &member.writes), ("reads", &member.reads)] {
             for (message, count) in &outcomes.failed {
-                output::line(&format!(
-                    "  {} {what}: {count} × {message}",
-                    member.endpoint
-                ));
+                output::line(&format!("  {} {what}: {count} × {message}", member.endpoint));
             }
         }
     }
@@ -382,9 +348,7 @@ pub fn print_violations(what: &str, violations: &Violations) {
 /// What the read-back found.
 pub fn print_findings(findings: &Findings) {
     let checked = findings.checked;
-    output::line(&format!(
-        "acknowledged writes read back, over all members: {checked}"
-    ));
+    output::line(&format!("acknowledged writes read back, over all members: {checked}"));
     print_violations("lost acknowledged writes", &findings.lost);
     print_violations("writes that happened twice", &findings.duplicated);
     print_violations("writes that nobody sent", &findings.phantom);

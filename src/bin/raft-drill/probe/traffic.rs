@@ -31,6 +31,8 @@ pub struct Pace {
     pub read_interval: Duration,
     /// When a write without an answer is given up.
     pub write_deadline: Duration,
+    /// Reads that may be stale.
+    pub serializable: bool,
 }
 
 /// What the tasks of one probe share.
@@ -44,17 +46,12 @@ pub struct Shared {
 impl Shared {
     /// Nothing sent yet.
     pub fn new(ledger: Ledger) -> Self {
-        Self {
-            ledger: Mutex::new(ledger),
-            stop: AtomicBool::new(false),
-        }
+        Self { ledger: Mutex::new(ledger), stop: AtomicBool::new(false) }
     }
 
     /// Never held across an await.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger
-            .lock()
-            .expect("no task panics with the ledger in hand")
+        self.ledger.lock().expect("no task panics with the ledger in hand")
     }
 }
 
@@ -104,7 +101,7 @@ pub async fn read_loop(shared: Arc<Shared>, link: Arc<Link>, member: usize, pace
         under_way.fetch_add(1, Ordering::Relaxed);
         let (shared, link, under_way) = (shared.clone(), link.clone(), under_way.clone());
         tokio::spawn(async move {
-            read(&shared, &link, member, expected).await;
+            read(&shared, &link, member, expected, pace.serializable).await;
             under_way.fetch_sub(1, Ordering::Relaxed);
         });
     }
@@ -124,14 +121,8 @@ async fn write(shared: &Shared, link: &Link, member: usize, deadline: Duration) 
         let id = ledger.begin_write(member);
         (id, ledger.key(id))
     };
-    let put = PutRequest {
-        value: value(&key),
-        key,
-        ..Default::default()
-    };
-    let outcome = link
-        .call_within(grpc::PUT, grpc::encode_frame(&put), deadline)
-        .await;
+    let put = PutRequest { value: value(&key), key, ..Default::default() };
+    let outcome = link.call_within(grpc::PUT, grpc::encode_frame(&put), deadline).await;
     let at = Instant::now();
     match outcome.and_then(|answer| put_revision(&answer)) {
         Ok(revision) => shared.ledger().acknowledged(id, revision, at),
@@ -139,15 +130,10 @@ async fn write(shared: &Shared, link: &Link, member: usize, deadline: Duration) 
     }
 }
 
-async fn read(shared: &Shared, link: &Link, member: usize, expected: Ack) {
+async fn read(shared: &Shared, link: &Link, member: usize, expected: Ack, serializable: bool) {
     let key = shared.ledger().key(expected.id);
-    let range = RangeRequest {
-        key,
-        ..Default::default()
-    };
-    let outcome = link
-        .unary::<RangeResponse>(grpc::RANGE, &range, READ_DEADLINE)
-        .await;
+    let range = RangeRequest { key, serializable, ..Default::default() };
+    let outcome = link.unary::<RangeResponse>(grpc::RANGE, &range, READ_DEADLINE).await;
     let mut ledger = shared.ledger();
     match outcome {
         Ok(answer) => {
@@ -159,9 +145,7 @@ async fn read(shared: &Shared, link: &Link, member: usize, expected: Ack) {
 }
 
 fn put_revision(answer: &Bytes) -> Result<i64, CallError> {
-    let decoded = PutResponse::decode(&answer[..])
-        .ok()
-        .and_then(|response| response.header);
+    let decoded = PutResponse::decode(&answer[..]).ok().and_then(|response| response.header);
     match decoded {
         Some(header) => Ok(header.revision),
         None => Err(CallError::Malformed("a put's answer without header")),
