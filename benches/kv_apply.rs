@@ -26,23 +26,12 @@ fn main() {
 
 fn bench(random: bool) {
     let before = resident_bytes();
-    let mut log = Log {
-        machine: Machine::new(),
-        index: 0,
-    };
+    let mut log = Log { machine: Machine::new(), index: 0 };
     let value = Bytes::from(vec![b'v'; 256]);
-    let put = |n| PutRequest {
-        key: key(n, random),
-        value: value.clone(),
-        ..PutRequest::default()
-    };
+    let put = |n| PutRequest { key: key(n, random), value: value.clone(), ..PutRequest::default() };
     log.run("put, new key", KEYS, |n| Command::Put(put(n)));
     let held = resident_bytes().saturating_sub(before);
-    println!(
-        "  {:28} {:8.2} x payload",
-        "resident",
-        held as f64 / PAYLOAD_BYTES as f64
-    );
+    println!("  {:28} {:8.2} x payload", "resident", held as f64 / PAYLOAD_BYTES as f64);
     log.run("put, existing key", SAMPLES, |n| Command::Put(put(n * 5)));
     log.run("compare and put", SAMPLES, |n| {
         let compare = Compare {
@@ -52,23 +41,14 @@ fn bench(random: bool) {
             target: CompareTarget::Mod(0),
         };
         let success = vec![RequestOp::Put(put(n * 5))];
-        Command::Txn(TxnRequest {
-            compare: vec![compare],
-            success,
-            failure: Vec::new(),
-        })
+        Command::Txn(TxnRequest { compare: vec![compare], success, failure: Vec::new() })
     });
     log.run("delete one key", SAMPLES, |n| {
         let key = key(n * 5, random);
-        Command::DeleteRange(DeleteRangeRequest {
-            key,
-            ..DeleteRangeRequest::default()
-        })
+        Command::DeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() })
     });
     let revision = log.machine.store().revision();
-    log.run("compact", 1, |_| {
-        Command::Compact(CompactionRequest { revision })
-    });
+    log.run("compact", 1, |_| Command::Compact(CompactionRequest { revision }));
     let (begin, mut steps) = (Instant::now(), 1);
     while !log.machine.compact_step(1000) {
         steps += 1;
@@ -94,25 +74,16 @@ impl Log {
             for bytes in &encoded {
                 self.index += 1;
                 let command = Command::decode(bytes).expect("just encoded");
-                self.machine
-                    .apply(self.index, command)
-                    .expect("it is a valid command");
+                self.machine.apply(self.index, command).expect("it is a valid command");
             }
             taken += begin.elapsed();
         }
-        println!(
-            "  {name:28} {:8.0} ns",
-            taken.as_nanos() as f64 / count as f64
-        );
+        println!("  {name:28} {:8.0} ns", taken.as_nanos() as f64 / count as f64);
     }
 }
 
 fn key(n: u64, random: bool) -> Bytes {
-    let n = if random {
-        n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    } else {
-        n
-    };
+    let n = if random { n.wrapping_mul(0x9e37_79b9_7f4a_7c15) } else { n };
     Bytes::from(format!("{n:016x}"))
 }
 
@@ -120,9 +91,5 @@ fn key(n: u64, random: bool) -> Bytes {
 fn resident_bytes() -> u64 {
     const PAGE_BYTES: u64 = 4096;
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    text.split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse::<u64>().ok())
-        .unwrap_or(0)
-        * PAGE_BYTES
+    text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE_BYTES
 }

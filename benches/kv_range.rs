@@ -20,14 +20,8 @@ fn main() {
     let mut machine = Machine::new();
     let value = Bytes::from(vec![b'v'; 256]);
     for n in 0..KEYS {
-        let put = PutRequest {
-            key: key(n),
-            value: value.clone(),
-            ..PutRequest::default()
-        };
-        machine
-            .apply(n + 1, Command::Put(put))
-            .expect("it is a valid command");
+        let put = PutRequest { key: key(n), value: value.clone(), ..PutRequest::default() };
+        machine.apply(n + 1, Command::Put(put)).expect("it is a valid command");
     }
     let store = machine.store();
     reads(store);
@@ -44,29 +38,17 @@ fn reads(store: &Store) {
         ..RangeRequest::default()
     };
     let old = store.revision() - 1;
-    let page = |n| RangeRequest {
-        key: key(n),
-        range_end: Bytes::from_static(b"\0"),
-        ..all.clone()
-    };
+    let page =
+        |n| RangeRequest { key: key(n), range_end: Bytes::from_static(b"\0"), ..all.clone() };
     let cases: [(&str, u64, Request<'_>); 7] = [
-        ("one key", 300_000, &|n| RangeRequest {
-            key: key(n),
-            ..RangeRequest::default()
-        }),
+        ("one key", 300_000, &|n| RangeRequest { key: key(n), ..RangeRequest::default() }),
         ("one key, old revision", 300_000, &|n| RangeRequest {
             key: key(n),
             revision: old,
             ..RangeRequest::default()
         }),
-        ("500 of all, and their count", 10, &|n| RangeRequest {
-            limit: 500,
-            ..page(n)
-        }),
-        ("count of all", 10, &|_| RangeRequest {
-            count_only: true,
-            ..all.clone()
-        }),
+        ("500 of all, and their count", 10, &|n| RangeRequest { limit: 500, ..page(n) }),
+        ("count of all", 10, &|_| RangeRequest { count_only: true, ..all.clone() }),
         ("count of all, old revision", 10, &|_| RangeRequest {
             count_only: true,
             revision: old,
@@ -86,10 +68,7 @@ fn reads(store: &Store) {
         for request in &requests {
             store.range(request).expect("the revision is there");
         }
-        println!(
-            "{name:32} {:10.1} us",
-            begin.elapsed().as_secs_f64() * 1e6 / count as f64
-        );
+        println!("{name:32} {:10.1} us", begin.elapsed().as_secs_f64() * 1e6 / count as f64);
     }
 }
 
@@ -109,35 +88,20 @@ fn scan(store: &Store) {
             break;
         }
     }
-    println!(
-        "{:32} {:10.1} us",
-        "longest of steps of 1000",
-        longest.as_secs_f64() * 1e6
-    );
+    println!("{:32} {:10.1} us", "longest of steps of 1000", longest.as_secs_f64() * 1e6);
 }
 
 fn snapshot(store: &Store) {
     let begin = Instant::now();
     store.hash(0).expect("now is always there");
-    println!(
-        "{:32} {:10.1} ms",
-        "hash",
-        begin.elapsed().as_secs_f64() * 1e3
-    );
+    println!("{:32} {:10.1} ms", "hash", begin.elapsed().as_secs_f64() * 1e3);
     let begin = Instant::now();
     let mut cursor = SnapshotCursor::new(store);
     let mut chunks = Vec::new();
-    while let Some(chunk) = cursor
-        .next_chunk(store, 64 * 1024)
-        .expect("the store is the same")
-    {
+    while let Some(chunk) = cursor.next_chunk(store, 64 * 1024).expect("the store is the same") {
         chunks.push(chunk);
     }
-    println!(
-        "{:32} {:10.1} ms",
-        "snapshot, made",
-        begin.elapsed().as_secs_f64() * 1e3
-    );
+    println!("{:32} {:10.1} ms", "snapshot, made", begin.elapsed().as_secs_f64() * 1e3);
     let begin = Instant::now();
     let mut import = SnapshotImport::new();
     for chunk in &chunks {

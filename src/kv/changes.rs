@@ -23,11 +23,7 @@ pub(super) enum Change {
 
 impl Change {
     fn new(record: u32) -> Self {
-        if record == NONE {
-            Self::Lost
-        } else {
-            Self::Of(record)
-        }
+        if record == NONE { Self::Lost } else { Self::Of(record) }
     }
 }
 
@@ -48,12 +44,7 @@ pub(super) struct Changes {
 impl Changes {
     /// None yet; the first to come has revision `first`.
     pub(super) fn new(first: i64) -> Self {
-        Self {
-            records: VecDeque::new(),
-            begins: VecDeque::new(),
-            taken: 0,
-            first,
-        }
+        Self { records: VecDeque::new(), begins: VecDeque::new(), taken: 0, first }
     }
 
     /// The revision of the oldest change held or, if there is none, of the next to come.
@@ -73,16 +64,10 @@ impl Changes {
 
     /// Adds a change, the next of its revision or the first of the next revision.
     pub(super) fn push(&mut self, at: Revision, record: u32) {
-        assert!(
-            self.records.len() < NONE as usize,
-            "more changes than any memory holds"
-        );
+        assert!(self.records.len() < NONE as usize, "more changes than any memory holds");
         let end = self.end();
         if at.main == self.next() {
-            assert!(
-                at.sub == 0,
-                "a revision begins with its first change: {at:?}"
-            );
+            assert!(at.sub == 0, "a revision begins with its first change: {at:?}");
             self.begins.push_back(end);
         }
         let begin = self.begins.back().expect("a revision was begun");
@@ -146,10 +131,7 @@ impl Changes {
     /// The oldest change.
     pub(super) fn front(&self) -> Option<(Revision, Change)> {
         let begin = self.begins.front()?;
-        let at = Revision {
-            main: self.first,
-            sub: self.taken.wrapping_sub(*begin),
-        };
+        let at = Revision { main: self.first, sub: self.taken.wrapping_sub(*begin) };
         Some((at, Change::new(*self.records.front()?)))
     }
 
@@ -237,10 +219,7 @@ mod tests {
             (5, vec![(at(5, u32::MAX), 1)]),
             (5, vec![(at(4, 0), 1)]),
         ] {
-            assert!(
-                Changes::restore(5, upto, wrong.iter().copied()).is_none(),
-                "{wrong:?}"
-            );
+            assert!(Changes::restore(5, upto, wrong.iter().copied()).is_none(), "{wrong:?}");
         }
     }
 }

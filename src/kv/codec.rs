@@ -43,10 +43,7 @@ pub(super) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
 
 /// Writes a signed number, small ones of either sign in few bytes.
 pub(super) fn put_i64(out: &mut Vec<u8>, value: i64) {
-    put_u64(
-        out,
-        (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned(),
-    );
+    put_u64(out, (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned());
 }
 
 /// Writes bytes with their length.
@@ -72,10 +69,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
-        let byte = self
-            .bytes
-            .get(self.place)
-            .ok_or(DecodeError::Truncated(what))?;
+        let byte = self.bytes.get(self.place).ok_or(DecodeError::Truncated(what))?;
         self.place += 1;
         Ok(*byte)
     }
@@ -92,11 +86,7 @@ impl<'a> Reader<'a> {
             if byte & 0x80 == 0 {
                 // A last byte of zero would be another form of the same number.
                 let shortest = byte != 0 || shift == 0;
-                return if shortest {
-                    Ok(value)
-                } else {
-                    Err(DecodeError::Malformed(what))
-                };
+                return if shortest { Ok(value) } else { Err(DecodeError::Malformed(what)) };
             }
         }
         Err(DecodeError::Malformed(what))

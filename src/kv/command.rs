@@ -70,14 +70,9 @@ impl Command {
             1 => Self::Put(read_put(&mut reader)?),
             2 => Self::DeleteRange(read_delete(&mut reader)?),
             3 => Self::Txn(read_txn(&mut reader, TXN_DEPTH_MAX)?),
-            4 => Self::Compact(CompactionRequest {
-                revision: reader.i64("revision")?,
-            }),
+            4 => Self::Compact(CompactionRequest { revision: reader.i64("revision")? }),
             kind => {
-                return Err(DecodeError::Kind {
-                    what: "command",
-                    kind,
-                });
+                return Err(DecodeError::Kind { what: "command", kind });
             }
         };
         reader.end()?;
@@ -123,10 +118,7 @@ fn txn_cost(request: &TxnRequest) -> u64 {
 }
 
 fn flags<const N: usize>(bits: [bool; N]) -> u8 {
-    bits.iter()
-        .enumerate()
-        .map(|(place, bit)| u8::from(*bit) << place)
-        .sum()
+    bits.iter().enumerate().map(|(place, bit)| u8::from(*bit) << place).sum()
 }
 
 fn read_flags<const N: usize>(reader: &mut Reader<'_>) -> Result<[bool; N], DecodeError> {
@@ -138,11 +130,7 @@ fn read_flags<const N: usize>(reader: &mut Reader<'_>) -> Result<[bool; N], Deco
 }
 
 fn put_put(out: &mut Vec<u8>, request: &PutRequest) {
-    out.push(flags([
-        request.prev_kv,
-        request.ignore_value,
-        request.ignore_lease,
-    ]));
+    out.push(flags([request.prev_kv, request.ignore_value, request.ignore_lease]));
     put_bytes(out, &request.key);
     put_bytes(out, &request.value);
     put_i64(out, request.lease);
@@ -169,11 +157,7 @@ fn put_delete(out: &mut Vec<u8>, request: &DeleteRangeRequest) {
 fn read_delete(reader: &mut Reader<'_>) -> Result<DeleteRangeRequest, DecodeError> {
     let [prev_kv] = read_flags(reader)?;
     let (key, range_end) = (reader.bytes("key")?, reader.bytes("range end")?);
-    Ok(DeleteRangeRequest {
-        key,
-        range_end,
-        prev_kv,
-    })
+    Ok(DeleteRangeRequest { key, range_end, prev_kv })
 }
 
 fn put_range(out: &mut Vec<u8>, request: &RangeRequest) {
@@ -211,10 +195,7 @@ fn read_range(reader: &mut Reader<'_>) -> Result<RangeRequest, DecodeError> {
         1 => SortOrder::Ascend,
         2 => SortOrder::Descend,
         kind => {
-            return Err(DecodeError::Kind {
-                what: "sort order",
-                kind,
-            });
+            return Err(DecodeError::Kind { what: "sort order", kind });
         }
     };
     let sort_target = match reader.u8("sort target")? {
@@ -224,10 +205,7 @@ fn read_range(reader: &mut Reader<'_>) -> Result<RangeRequest, DecodeError> {
         3 => SortTarget::Mod,
         4 => SortTarget::Value,
         kind => {
-            return Err(DecodeError::Kind {
-                what: "sort target",
-                kind,
-            });
+            return Err(DecodeError::Kind { what: "sort target", kind });
         }
     };
     Ok(RangeRequest {
@@ -279,10 +257,7 @@ fn read_compare(reader: &mut Reader<'_>) -> Result<Compare, DecodeError> {
         2 => CompareResult::Less,
         3 => CompareResult::NotEqual,
         kind => {
-            return Err(DecodeError::Kind {
-                what: "comparison",
-                kind,
-            });
+            return Err(DecodeError::Kind { what: "comparison", kind });
         }
     };
     let target = match reader.u8("comparison target")? {
@@ -292,26 +267,15 @@ fn read_compare(reader: &mut Reader<'_>) -> Result<Compare, DecodeError> {
         3 => CompareTarget::Value(reader.bytes("value")?),
         4 => CompareTarget::Lease(reader.i64("lease")?),
         kind => {
-            return Err(DecodeError::Kind {
-                what: "comparison target",
-                kind,
-            });
+            return Err(DecodeError::Kind { what: "comparison target", kind });
         }
     };
     let (key, range_end) = (reader.bytes("key")?, reader.bytes("range end")?);
-    Ok(Compare {
-        key,
-        range_end,
-        result,
-        target,
-    })
+    Ok(Compare { key, range_end, result, target })
 }
 
 fn put_txn(out: &mut Vec<u8>, request: &TxnRequest, depth_max: usize) {
-    assert!(
-        depth_max > 0,
-        "a transaction is validated before it is encoded"
-    );
+    assert!(depth_max > 0, "a transaction is validated before it is encoded");
     codec::put_u64(out, request.compare.len() as u64);
     for compare in &request.compare {
         put_compare(out, compare);
@@ -352,11 +316,7 @@ fn read_txn(reader: &mut Reader<'_>, depth_max: usize) -> Result<TxnRequest, Dec
     let compare = read_list(reader, read_compare)?;
     let success = read_list(reader, |reader| read_op(reader, depth_max))?;
     let failure = read_list(reader, |reader| read_op(reader, depth_max))?;
-    Ok(TxnRequest {
-        compare,
-        success,
-        failure,
-    })
+    Ok(TxnRequest { compare, success, failure })
 }
 
 fn read_op(reader: &mut Reader<'_>, depth_max: usize) -> Result<RequestOp, DecodeError> {
@@ -365,10 +325,7 @@ fn read_op(reader: &mut Reader<'_>, depth_max: usize) -> Result<RequestOp, Decod
         1 => Ok(RequestOp::Put(read_put(reader)?)),
         2 => Ok(RequestOp::DeleteRange(read_delete(reader)?)),
         3 => Ok(RequestOp::Txn(read_txn(reader, depth_max - 1)?)),
-        kind => Err(DecodeError::Kind {
-            what: "operation",
-            kind,
-        }),
+        kind => Err(DecodeError::Kind { what: "operation", kind }),
     }
 }
 

@@ -26,10 +26,7 @@ impl Pins {
     pub(super) fn pin(&self, floor: i64) -> Pin {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *held.entry(floor).or_insert(0) += 1;
-        Pin {
-            pins: self.clone(),
-            floor,
-        }
+        Pin { pins: self.clone(), floor }
     }
 
     /// The lowest one held.
@@ -74,12 +71,7 @@ pub(super) struct Sweep {
 
 impl Default for Sweep {
     fn default() -> Self {
-        Self {
-            next: Revision {
-                main: Revision::NEVER_COMPACTED,
-                sub: 0,
-            },
-        }
+        Self { next: Revision { main: Revision::NEVER_COMPACTED, sub: 0 } }
     }
 }
 
@@ -105,10 +97,7 @@ impl Store {
     /// The physical half: looks at up to `budget` changes. True if there is nothing left that
     /// could be done now, though readers may keep some for later.
     pub(super) fn compact_step(&mut self, budget: usize) -> bool {
-        let target = self
-            .pins
-            .lowest()
-            .map_or(self.compacted, |pin| pin.min(self.compacted));
+        let target = self.pins.lowest().map_or(self.compacted, |pin| pin.min(self.compacted));
         for _ in 0..budget {
             match self.changes.front() {
                 Some((at, change)) if at.main < target => {
@@ -129,10 +118,7 @@ impl Store {
             if let Change::Of(number) = change {
                 self.index.trim(number, at, false);
             }
-            self.sweep.next = Revision {
-                main: target,
-                sub: at.sub + 1,
-            };
+            self.sweep.next = Revision { main: target, sub: at.sub + 1 };
         }
         false
     }
@@ -140,9 +126,6 @@ impl Store {
     /// The change of revision `main` that is to be looked at next.
     fn next_at(&self, main: i64) -> Revision {
         let swept = self.sweep.next;
-        Revision {
-            main,
-            sub: if swept.main == main { swept.sub } else { 0 },
-        }
+        Revision { main, sub: if swept.main == main { swept.sub } else { 0 } }
     }
 }

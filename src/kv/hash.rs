@@ -78,14 +78,7 @@ impl HashScan {
         };
         let pin = store.pins.pin(store.compacted);
         let hasher = Hasher::default();
-        Ok(Self {
-            asked: revision,
-            result,
-            pin,
-            next: None,
-            hasher,
-            done: false,
-        })
+        Ok(Self { asked: revision, result, pin, next: None, hasher, done: false })
     }
 
     /// Hashes up to `keys_max` more keys; true when there are no more. Begins anew if a snapshot
@@ -105,10 +98,7 @@ impl HashScan {
     /// The hash, once [`Self::step`] has said that it is done.
     pub fn finish(self) -> StoreHash {
         assert!(self.done, "a scan is finished when its last step is done");
-        StoreHash {
-            hash: self.hasher.finish(),
-            ..self.result
-        }
+        StoreHash { hash: self.hasher.finish(), ..self.result }
     }
 
     fn walk(&mut self, store: &Store, mut left: usize) -> Option<Key> {

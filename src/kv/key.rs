@@ -31,10 +31,7 @@ impl Key {
         }
         let mut bytes = [0; INLINE_BYTES];
         bytes[..key.len()].copy_from_slice(key);
-        Self::Inline {
-            length: key.len() as u8,
-            bytes,
-        }
+        Self::Inline { length: key.len() as u8, bytes }
     }
 
     /// The bytes.

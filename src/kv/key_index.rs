@@ -27,10 +27,7 @@ const VERSION_OVERHEAD_BYTES: u64 = 128;
 const SLAB_CHUNK: usize = 1024;
 
 /// One state of one key: put, or deleted (a tombstone, with `version` 0).
-#[expect(
-    clippy::struct_field_names,
-    reason = "a version's number is its version, to clients"
-)]
+#[expect(clippy::struct_field_names, reason = "a version's number is its version, to clients")]
 #[derive(Clone, Debug)]
 pub(super) struct Version {
     /// Key, then value, in one allocation of their exact size: what a response borrows.
@@ -93,10 +90,7 @@ impl Version {
 
     /// When this state began.
     pub(super) fn revision(&self) -> Revision {
-        Revision {
-            main: self.main,
-            sub: self.sub,
-        }
+        Revision { main: self.main, sub: self.sub }
     }
 
     /// As clients see it, sharing the bytes.
@@ -108,10 +102,7 @@ impl Version {
 
     /// As clients see it without the value, which is then not kept alive either.
     pub(super) fn to_key_only(&self) -> KeyValue {
-        self.with_bytes(
-            bytes::Bytes::copy_from_slice(self.key()),
-            bytes::Bytes::new(),
-        )
+        self.with_bytes(bytes::Bytes::copy_from_slice(self.key()), bytes::Bytes::new())
     }
 
     fn with_bytes(&self, key: bytes::Bytes, value: bytes::Bytes) -> KeyValue {
@@ -155,10 +146,7 @@ pub(super) struct Record {
 #[derive(Debug)]
 struct Older(VecDeque<Version>);
 
-const _: () = assert!(
-    size_of::<Option<Record>>() == 64,
-    "a record is to be one cache line"
-);
+const _: () = assert!(size_of::<Option<Record>>() == 64, "a record is to be one cache line");
 
 impl Record {
     fn new(head: Version) -> Self {
@@ -168,9 +156,7 @@ impl Record {
     fn push(&mut self, version: Version) {
         debug_assert!(self.head.revision() < version.revision());
         let old = std::mem::replace(&mut self.head, version);
-        let older = self
-            .older
-            .get_or_insert_with(|| Box::new(Older(VecDeque::with_capacity(1))));
+        let older = self.older.get_or_insert_with(|| Box::new(Older(VecDeque::with_capacity(1))));
         older.0.push_back(old);
     }
 
@@ -181,10 +167,7 @@ impl Record {
 
     /// The state as of `main`, unless the key did not exist then or was deleted.
     pub(super) fn live_at(&self, main: i64) -> Option<&Version> {
-        let found = self
-            .upto(main)
-            .checked_sub(1)
-            .map(|place| self.nth(place))?;
+        let found = self.upto(main).checked_sub(1).map(|place| self.nth(place))?;
         (!found.is_tombstone()).then_some(found)
     }
 
@@ -194,10 +177,7 @@ impl Record {
             return Some(&self.head);
         }
         let older = &self.older.as_ref()?.0;
-        older
-            .binary_search_by_key(&at, Version::revision)
-            .ok()
-            .map(|place| &older[place])
+        older.binary_search_by_key(&at, Version::revision).ok().map(|place| &older[place])
     }
 
     /// The states that count as history between a compaction at `compacted` and `upto`, oldest
@@ -219,9 +199,7 @@ impl Record {
         if self.head.main <= main {
             return older + 1;
         }
-        self.older
-            .as_ref()
-            .map_or(0, |older| older.0.partition_point(|v| v.main <= main))
+        self.older.as_ref().map_or(0, |older| older.0.partition_point(|v| v.main <= main))
     }
 
     fn nth(&self, place: usize) -> &Version {
@@ -234,10 +212,7 @@ impl Record {
     /// Removes what came before `at`, and the tombstone at `at` if `tombstone_too`. Says what
     /// that freed and whether nothing is left.
     fn trim(&mut self, at: Revision, tombstone_too: bool) -> Trimmed {
-        assert!(
-            self.head.revision() >= at,
-            "a change outlives its record: {at:?}"
-        );
+        assert!(self.head.revision() >= at, "a change outlives its record: {at:?}");
         let goes = |version: &Version| {
             version.revision() < at
                 || (tombstone_too && version.revision() == at && version.is_tombstone())
@@ -245,10 +220,7 @@ impl Record {
         let mut bytes = 0;
         if let Some(older) = &mut self.older {
             while older.0.front().is_some_and(goes) {
-                bytes += older
-                    .0
-                    .pop_front()
-                    .map_or(0, |version| version.size_bytes());
+                bytes += older.0.pop_front().map_or(0, |version| version.size_bytes());
             }
             if older.0.is_empty() {
                 self.older = None;
@@ -257,10 +229,7 @@ impl Record {
             }
         }
         let empty = self.older.is_none() && goes(&self.head);
-        Trimmed {
-            bytes: bytes + if empty { self.head.size_bytes() } else { 0 },
-            empty,
-        }
+        Trimmed { bytes: bytes + if empty { self.head.size_bytes() } else { 0 }, empty }
     }
 }
 
@@ -290,11 +259,7 @@ impl Slot {
     }
 
     fn new(number: u32, deleted: bool) -> Self {
-        Self(if deleted {
-            number | Self::DELETED
-        } else {
-            number
-        })
+        Self(if deleted { number | Self::DELETED } else { number })
     }
 }
 
@@ -328,9 +293,7 @@ impl KeyIndex {
 
     /// The record that a tree entry names.
     pub(super) fn record(&self, slot: Slot) -> &Record {
-        self.slab
-            .get(slot.number())
-            .expect("every key has a record")
+        self.slab.get(slot.number()).expect("every key has a record")
     }
 
     /// The record that a change names, unless it is gone.
@@ -350,20 +313,12 @@ impl KeyIndex {
 
     /// What the versions take up, and what stands empty beside them.
     pub(super) fn size_bytes(&self) -> (u64, u64) {
-        (
-            self.bytes,
-            (self.slab.free.len() * size_of::<Option<Record>>()) as u64,
-        )
+        (self.bytes, (self.slab.free.len() * size_of::<Option<Record>>()) as u64)
     }
 
     /// Puts a value at `at`; says which record changed.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], lease: i64, at: Revision) -> u32 {
-        let mut fields = Fields {
-            at,
-            create: at.main,
-            version: 1,
-            lease,
-        };
+        let mut fields = Fields { at, create: at.main, version: 1, lease };
         match self.order.entry(Key::new(key)) {
             Entry::Occupied(mut entry) => {
                 let number = entry.get().number();
@@ -404,12 +359,7 @@ impl KeyIndex {
             *slot = Slot::new(number, true);
             let record = self.slab.get_mut(number).expect("every key has a record");
             deleted(number, &record.head);
-            let fields = Fields {
-                at,
-                create: 0,
-                version: 0,
-                lease: 0,
-            };
+            let fields = Fields { at, create: 0, version: 0, lease: 0 };
             let tombstone = Version::new(record.head.key(), &[], &fields, &mut self.scratch);
             self.bytes += tombstone.size_bytes();
             record.push(tombstone);
@@ -420,10 +370,7 @@ impl KeyIndex {
     /// Removes from one record what came before its change at `at`, and, if that deleted the key
     /// and `tombstone_too`, the tombstone.
     pub(super) fn trim(&mut self, number: u32, at: Revision, tombstone_too: bool) {
-        let record = self
-            .slab
-            .get_mut(number)
-            .expect("a listed change has a record");
+        let record = self.slab.get_mut(number).expect("a listed change has a record");
         let trimmed = record.trim(at, tombstone_too);
         self.bytes -= trimmed.bytes;
         if trimmed.empty {
@@ -493,18 +440,12 @@ struct Slab {
 impl Slab {
     fn get(&self, number: u32) -> Option<&Record> {
         let number = number as usize;
-        self.chunks
-            .get(number / SLAB_CHUNK)?
-            .get(number % SLAB_CHUNK)?
-            .as_ref()
+        self.chunks.get(number / SLAB_CHUNK)?.get(number % SLAB_CHUNK)?.as_ref()
     }
 
     fn get_mut(&mut self, number: u32) -> Option<&mut Record> {
         let number = number as usize;
-        self.chunks
-            .get_mut(number / SLAB_CHUNK)?
-            .get_mut(number % SLAB_CHUNK)?
-            .as_mut()
+        self.chunks.get_mut(number / SLAB_CHUNK)?.get_mut(number % SLAB_CHUNK)?.as_mut()
     }
 
     fn insert(&mut self, record: Record) -> u32 {
@@ -512,11 +453,7 @@ impl Slab {
             self.chunks[number as usize / SLAB_CHUNK][number as usize % SLAB_CHUNK] = Some(record);
             return number;
         }
-        if self
-            .chunks
-            .last()
-            .is_none_or(|chunk| chunk.len() == SLAB_CHUNK)
-        {
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == SLAB_CHUNK) {
             self.chunks.push(Vec::with_capacity(SLAB_CHUNK));
         }
         let place = (self.chunks.len() - 1) * SLAB_CHUNK;
@@ -529,11 +466,7 @@ impl Slab {
 
     fn remove(&mut self, number: u32) -> Option<Record> {
         let place = number as usize;
-        let record = self
-            .chunks
-            .get_mut(place / SLAB_CHUNK)?
-            .get_mut(place % SLAB_CHUNK)?
-            .take();
+        let record = self.chunks.get_mut(place / SLAB_CHUNK)?.get_mut(place % SLAB_CHUNK)?.take();
         if record.is_some() {
             self.free.push(number);
         }

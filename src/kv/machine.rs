@@ -25,10 +25,7 @@ impl Default for Machine {
 impl Machine {
     /// A machine to which nothing has been applied.
     pub fn new() -> Self {
-        Self {
-            store: Store::new(),
-            applied: 0,
-        }
+        Self { store: Store::new(), applied: 0 }
     }
 
     /// A machine that goes on from a snapshot (see [`SnapshotImport`](super::SnapshotImport)) of
@@ -42,11 +39,7 @@ impl Machine {
     ///
     /// Panics if the index is not above the last one: a command is applied once.
     pub fn apply(&mut self, index: u64, command: Command) -> Result<Response, Error> {
-        assert!(
-            index > self.applied,
-            "applied {} already, not again {index}",
-            self.applied
-        );
+        assert!(index > self.applied, "applied {} already, not again {index}", self.applied);
         self.applied = index;
         match command {
             Command::Put(request) => txn::put(&mut self.store, &request).map(Response::Put),

@@ -86,27 +86,16 @@ impl RangeScan {
         let limit = limit(&self.request);
         let more = limit.is_some_and(|limit| self.found.len() > limit);
         self.found.truncate(limit.unwrap_or(usize::MAX));
-        let convert = if self.request.keys_only {
-            Version::to_key_only
-        } else {
-            Version::to_key_value
-        };
+        let convert =
+            if self.request.keys_only { Version::to_key_only } else { Version::to_key_value };
         let kvs = self.found.iter().map(convert).collect();
-        RangeResponse {
-            revision: self.header,
-            kvs,
-            more,
-            count: self.count,
-        }
+        RangeResponse { revision: self.header, kvs, more, count: self.count }
     }
 
     /// Looks at `left` keys; the one to go on with.
     fn walk(&mut self, store: &Store, mut left: usize) -> Option<Key> {
         let (begin, end) = key_index::bounds(&self.request.key, &self.request.range_end)?;
-        let begin = self
-            .next
-            .as_ref()
-            .map_or(begin, |key| Bound::Included(key.as_slice()));
+        let begin = self.next.as_ref().map_or(begin, |key| Bound::Included(key.as_slice()));
         let sort_at = sort_at(&self.request);
         if self.found.len() >= EARLIER_AT && sort_at.is_none() {
             self.earlier.push(std::mem::take(&mut self.found));
@@ -164,15 +153,11 @@ fn fetch_max(request: &RangeRequest) -> usize {
 /// its answer. None if it does not, or if they are so many that sorting them takes long.
 fn sort_at(request: &RangeRequest) -> Option<usize> {
     let all = fetch_max(request) == usize::MAX;
-    limit(request)
-        .filter(|limit| all && *limit <= 1024)
-        .map(|limit| 2 * limit + 1024)
+    limit(request).filter(|limit| all && *limit <= 1024).map(|limit| 2 * limit + 1024)
 }
 
 fn limit(request: &RangeRequest) -> Option<usize> {
-    usize::try_from(request.limit)
-        .ok()
-        .filter(|limit| *limit > 0 && !request.count_only)
+    usize::try_from(request.limit).ok().filter(|limit| *limit > 0 && !request.count_only)
 }
 
 fn has_filters(request: &RangeRequest) -> bool {
@@ -189,15 +174,8 @@ fn has_filters(request: &RangeRequest) -> bool {
 fn passes(request: &RangeRequest, version: &Version) -> bool {
     let within =
         |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
-    within(
-        version.main,
-        request.min_mod_revision,
-        request.max_mod_revision,
-    ) && within(
-        version.create,
-        request.min_create_revision,
-        request.max_create_revision,
-    )
+    within(version.main, request.min_mod_revision, request.max_mod_revision)
+        && within(version.create, request.min_create_revision, request.max_create_revision)
 }
 
 /// Drops all but the first `limit` and one (which says that there were more) of what is sorted.

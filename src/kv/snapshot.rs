@@ -215,11 +215,7 @@ impl SnapshotImport {
             (TAIL, Some(_)) => self.tail(reader),
             (HEAD, Some(_)) => Err(SnapshotError::Invalid("a second head")),
             (VERSIONS | TAIL, None) => Err(SnapshotError::Invalid("no head in front")),
-            (kind, _) => Err(DecodeError::Kind {
-                what: "chunk",
-                kind,
-            }
-            .into()),
+            (kind, _) => Err(DecodeError::Kind { what: "chunk", kind }.into()),
         }
     }
 
@@ -265,10 +261,7 @@ impl SnapshotImport {
     ) -> Result<(), SnapshotError> {
         let (create, version) = (reader.i64("creation")?, reader.i64("version")?);
         let lease = reader.i64("lease")?;
-        let at = Revision {
-            main: reader.i64("revision")?,
-            sub: reader.u32("revision")?,
-        };
+        let at = Revision { main: reader.i64("revision")?, sub: reader.u32("revision")? };
         let (key, value) = (reader.slice("key")?, reader.slice("value")?);
         let within = at.main > Revision::EMPTY_MAIN && at.main <= revision && at.sub < u32::MAX;
         let kind = if version == 0 {
@@ -279,12 +272,7 @@ impl SnapshotImport {
         if key.is_empty() || !within || !kind {
             return Err(SnapshotError::Invalid("an impossible version"));
         }
-        let fields = Fields {
-            at,
-            create,
-            version,
-            lease,
-        };
+        let fields = Fields { at, create, version, lease };
         let number = self.builder.push(key, value, &fields);
         let number = number.ok_or(SnapshotError::Invalid("versions out of order"))?;
         let record = self.builder.last().expect("one was just added");

@@ -99,40 +99,22 @@ impl Store {
         // At exactly the compacted revision only the last state of a key is history.
         let mut retained = record.retained(self.compacted, i64::MAX);
         let (version, before) = if at.main == self.compacted {
-            (
-                retained.next().filter(|version| version.revision() == at)?,
-                None,
-            )
+            (retained.next().filter(|version| version.revision() == at)?, None)
         } else {
             (record.exactly(at)?, record.live_at(at.main - 1))
         };
         let prev_kv = before.map(Version::to_key_value);
         if version.is_tombstone() {
             let key = version.to_key_only().key;
-            let kv = KeyValue {
-                key,
-                mod_revision: at.main,
-                ..KeyValue::default()
-            };
-            return Some(Event {
-                kind: EventKind::Delete,
-                kv,
-                prev_kv,
-            });
+            let kv = KeyValue { key, mod_revision: at.main, ..KeyValue::default() };
+            return Some(Event { kind: EventKind::Delete, kv, prev_kv });
         }
-        Some(Event {
-            kind: EventKind::Put,
-            kv: version.to_key_value(),
-            prev_kv,
-        })
+        Some(Event { kind: EventKind::Put, kv: version.to_key_value(), prev_kv })
     }
 
     /// The state of `key` now.
     pub(super) fn current(&self, key: &[u8]) -> Option<&Version> {
-        self.index
-            .get(key)
-            .map(super::key_index::Record::head)
-            .filter(|head| !head.is_tombstone())
+        self.index.get(key).map(super::key_index::Record::head).filter(|head| !head.is_tombstone())
     }
 
     /// The states now between `bounds`, in order.
@@ -170,11 +152,7 @@ impl<'a> Write<'a> {
     pub(super) fn new(store: &'a mut Store) -> Self {
         let begin = store.revision;
         let main = begin.checked_add(1).expect("revisions do not run out");
-        Self {
-            store,
-            begin,
-            next: Revision { main, sub: 0 },
-        }
+        Self { store, begin, next: Revision { main, sub: 0 } }
     }
 
     /// The revision now: the old one until something has changed.
@@ -185,11 +163,7 @@ impl<'a> Write<'a> {
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) {
         let record = self.store.index.put(key, value, lease, self.next);
         self.store.changes.push(self.next, record);
-        self.next.sub = self
-            .next
-            .sub
-            .checked_add(1)
-            .expect("a command is of bounded size");
+        self.next.sub = self.next.sub.checked_add(1).expect("a command is of bounded size");
         self.store.revision = self.next.main;
     }
 

@@ -42,10 +42,7 @@ pub(super) fn apply(store: &mut Store, request: &TxnRequest) -> Result<TxnRespon
 
 /// Does a transaction that only reads.
 pub(super) fn read(store: &Store, request: &TxnRequest) -> Result<TxnResponse, Error> {
-    assert!(
-        request.is_read_only(),
-        "a transaction that may write goes through the log"
-    );
+    assert!(request.is_read_only(), "a transaction that may write goes through the log");
     let plan = plan(store, request)?;
     let mut response = execute(&plan, &mut |op| match op {
         RequestOp::Range(request) => do_range(store, request),
@@ -78,19 +75,12 @@ fn plan<'a>(store: &Store, request: &'a TxnRequest) -> Result<Plan<'a>, Error> {
 
 fn choose<'a>(store: &Store, request: &'a TxnRequest) -> Plan<'a> {
     let succeeded = request.compare.iter().all(|compare| holds(store, compare));
-    let ops = if succeeded {
-        &request.success
-    } else {
-        &request.failure
-    };
+    let ops = if succeeded { &request.success } else { &request.failure };
     let step = |op: &'a RequestOp| match op {
         RequestOp::Txn(inner) => Step::Inner(choose(store, inner)),
         RequestOp::Range(_) | RequestOp::Put(_) | RequestOp::DeleteRange(_) => Step::Op(op),
     };
-    Plan {
-        succeeded,
-        steps: ops.iter().map(step).collect(),
-    }
+    Plan { succeeded, steps: ops.iter().map(step).collect() }
 }
 
 fn check(store: &Store, plan: &Plan<'_>) -> Result<(), Error> {
@@ -134,11 +124,7 @@ fn check_previous(store: &Store, request: &PutRequest) -> Result<(), Error> {
 
 /// There are no leases yet, so none can be found.
 fn check_lease(request: &PutRequest) -> Result<(), Error> {
-    if request.lease == 0 {
-        Ok(())
-    } else {
-        Err(Error::LeaseNotFound)
-    }
+    if request.lease == 0 { Ok(()) } else { Err(Error::LeaseNotFound) }
 }
 
 fn execute(plan: &Plan<'_>, op: &mut impl FnMut(&RequestOp) -> ResponseOp) -> TxnResponse {
@@ -149,11 +135,7 @@ fn execute(plan: &Plan<'_>, op: &mut impl FnMut(&RequestOp) -> ResponseOp) -> Tx
             Step::Inner(inner) => ResponseOp::Txn(execute(inner, op)),
         });
     }
-    TxnResponse {
-        revision: 0,
-        succeeded: plan.succeeded,
-        responses,
-    }
+    TxnResponse { revision: 0, succeeded: plan.succeeded, responses }
 }
 
 fn do_op(write: &mut Write<'_>, op: &RequestOp) -> ResponseOp {
@@ -168,34 +150,20 @@ fn do_op(write: &mut Write<'_>, op: &RequestOp) -> ResponseOp {
 fn do_range(store: &Store, request: &RangeRequest) -> ResponseOp {
     let mut scan =
         RangeScan::unpinned(request.clone(), store).expect("the revision was checked before");
-    scan.step(store, usize::MAX)
-        .expect("the store is still the same");
+    scan.step(store, usize::MAX).expect("the store is still the same");
     ResponseOp::Range(scan.finish())
 }
 
 fn do_put(write: &mut Write<'_>, request: &PutRequest) -> PutResponse {
     let keeps = request.ignore_value || request.ignore_lease;
-    let before = if keeps || request.prev_kv {
-        range::current(write.store, &request.key)
-    } else {
-        None
-    };
+    let before =
+        if keeps || request.prev_kv { range::current(write.store, &request.key) } else { None };
     let kept = before.as_ref().filter(|_| keeps);
-    assert!(
-        kept.is_some() == keeps,
-        "what is to be kept was checked to be there"
-    );
-    let value = kept
-        .filter(|_| request.ignore_value)
-        .map_or(&request.value, |kv| &kv.value);
-    let lease = kept
-        .filter(|_| request.ignore_lease)
-        .map_or(request.lease, |kv| kv.lease);
+    assert!(kept.is_some() == keeps, "what is to be kept was checked to be there");
+    let value = kept.filter(|_| request.ignore_value).map_or(&request.value, |kv| &kv.value);
+    let lease = kept.filter(|_| request.ignore_lease).map_or(request.lease, |kv| kv.lease);
     write.put(&request.key, value, lease);
-    PutResponse {
-        revision: write.revision(),
-        prev_kv: before.filter(|_| request.prev_kv),
-    }
+    PutResponse { revision: write.revision(), prev_kv: before.filter(|_| request.prev_kv) }
 }
 
 fn do_delete(write: &mut Write<'_>, request: &DeleteRangeRequest) -> DeleteRangeResponse {
@@ -208,11 +176,7 @@ fn do_delete(write: &mut Write<'_>, request: &DeleteRangeRequest) -> DeleteRange
             }
         });
     }
-    DeleteRangeResponse {
-        revision: write.revision(),
-        deleted: i64::from(deleted),
-        prev_kvs,
-    }
+    DeleteRangeResponse { revision: write.revision(), deleted: i64::from(deleted), prev_kvs }
 }
 
 /// Whether a condition holds for every key of its range or, if there is none, for a missing key.

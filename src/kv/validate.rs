@@ -36,11 +36,7 @@ impl PutRequest {
             return Err(Error::ValueProvided);
         }
         if self.ignore_lease {
-            return Err(if self.lease == 0 {
-                Error::LeaseNotFound
-            } else {
-                Error::LeaseProvided
-            });
+            return Err(if self.lease == 0 { Error::LeaseNotFound } else { Error::LeaseProvided });
         }
         Ok(())
     }
@@ -65,19 +61,11 @@ impl TxnRequest {
 }
 
 fn key_given(key: &[u8]) -> Result<(), Error> {
-    if key.is_empty() {
-        Err(Error::EmptyKey)
-    } else {
-        Ok(())
-    }
+    if key.is_empty() { Err(Error::EmptyKey) } else { Ok(()) }
 }
 
 fn check_txn(txn: &TxnRequest, ops_max: usize, depth_max: usize) -> Result<(), Error> {
-    let ops = txn
-        .compare
-        .len()
-        .max(txn.success.len())
-        .max(txn.failure.len());
+    let ops = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
     if ops > ops_max || depth_max == 0 {
         return Err(Error::TooManyOps);
     }
@@ -222,10 +210,7 @@ impl<'a> Deletes<'a> {
             return keys.iter().any(|key| self.cover(key));
         }
         let mut ranges = self.ranges.iter().map(|(begin, end)| {
-            (
-                Bound::Included(*begin),
-                end.map_or(Bound::Unbounded, Bound::Excluded),
-            )
+            (Bound::Included(*begin), end.map_or(Bound::Unbounded, Bound::Excluded))
         });
         meet(&self.keys, keys) || ranges.any(|range| keys.range::<[u8], _>(range).next().is_some())
     }

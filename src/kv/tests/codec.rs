@@ -12,30 +12,15 @@ fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
 #[test]
 fn the_bytes_of_commands_are_as_they_were() {
     // Logs outlive programs: these may change only together with the version.
-    let put = PutRequest {
-        lease: -1,
-        prev_kv: true,
-        ..put("k", "vw")
-    };
-    assert_eq!(
-        &Command::Put(put).encode()[..],
-        b"\x01\x01\x01\x01k\x02vw\x01"
-    );
+    let put = PutRequest { lease: -1, prev_kv: true, ..put("k", "vw") };
+    assert_eq!(&Command::Put(put).encode()[..], b"\x01\x01\x01\x01k\x02vw\x01");
     let delete = Command::DeleteRange(delete("a", "\0"));
     assert_eq!(&delete.encode()[..], b"\x01\x02\x00\x01a\x01\x00");
     let compact = Command::Compact(CompactionRequest { revision: 300 });
     assert_eq!(&compact.encode()[..], b"\x01\x04\xd8\x04");
     let txn = Command::Txn(TxnRequest {
-        compare: vec![compare(
-            "k",
-            CompareResult::Greater,
-            CompareTarget::Value(bytes("v")),
-        )],
-        success: vec![RequestOp::Range(RangeRequest {
-            keys_only: true,
-            limit: 3,
-            ..get("k")
-        })],
+        compare: vec![compare("k", CompareResult::Greater, CompareTarget::Value(bytes("v")))],
+        success: vec![RequestOp::Range(RangeRequest { keys_only: true, limit: 3, ..get("k") })],
         failure: vec![],
     });
     let expected =
@@ -46,9 +31,7 @@ fn the_bytes_of_commands_are_as_they_were() {
 #[test]
 fn what_is_decoded_shares_the_buffer() {
     let encoded = Command::Put(put("key", "a value")).encode();
-    let Ok(Command::Put(request)) = Command::decode(&encoded) else {
-        panic!()
-    };
+    let Ok(Command::Put(request)) = Command::decode(&encoded) else { panic!() };
     let within = encoded.as_ptr_range();
     assert!(within.contains(&request.value.as_ptr()) && within.contains(&request.key.as_ptr()));
 }
@@ -58,13 +41,7 @@ fn an_unknown_version_or_kind_is_an_error() {
     assert_eq!(decode(&[2, 1]), Err(DecodeError::Version(2)));
     assert_eq!(decode(&[0]), Err(DecodeError::Version(0)));
     for kind in [0, 5, 255] {
-        assert_eq!(
-            decode(&[1, kind]),
-            Err(DecodeError::Kind {
-                what: "command",
-                kind
-            })
-        );
+        assert_eq!(decode(&[1, kind]), Err(DecodeError::Kind { what: "command", kind }));
     }
 }
 
@@ -77,18 +54,12 @@ fn bytes_have_to_be_exactly_a_command() {
     let longer = [&encoded[..], b"x"].concat();
     assert_eq!(decode(&longer), Err(DecodeError::Trailing(1)));
     // A number in more bytes than it needs, one of more than 64 bits, a flag that is none.
-    assert_eq!(
-        decode(b"\x01\x04\x80\x00"),
-        Err(DecodeError::Malformed("revision"))
-    );
+    assert_eq!(decode(b"\x01\x04\x80\x00"), Err(DecodeError::Malformed("revision")));
     let wide = [b"\x01\x04".as_slice(), &[0xff; 9], &[0x02]].concat();
     assert_eq!(decode(&wide), Err(DecodeError::Malformed("revision")));
     let endless = [b"\x01\x04".as_slice(), &[0x80; 20]].concat();
     assert_eq!(decode(&endless), Err(DecodeError::Malformed("revision")));
-    assert_eq!(
-        decode(b"\x01\x02\x02\x01a\x00"),
-        Err(DecodeError::Malformed("flags"))
-    );
+    assert_eq!(decode(b"\x01\x02\x02\x01a\x00"), Err(DecodeError::Malformed("flags")));
 }
 
 #[test]
@@ -103,10 +74,7 @@ fn extreme_numbers_survive() {
 fn nesting_is_decoded_to_its_limit_and_no_deeper() {
     let mut request = TxnRequest::default();
     for _ in 1..TXN_DEPTH_MAX {
-        request = TxnRequest {
-            success: vec![RequestOp::Txn(request)],
-            ..TxnRequest::default()
-        };
+        request = TxnRequest { success: vec![RequestOp::Txn(request)], ..TxnRequest::default() };
     }
     let command = Command::Txn(request);
     assert_eq!(Command::decode(&command.encode()), Ok(command));
@@ -125,28 +93,15 @@ fn a_length_that_is_not_there_takes_no_memory() {
 fn a_command_costs_what_etcd_counts() {
     assert_eq!(Command::Put(put("key", "value")).cost_bytes(), 256 + 3 + 5);
     assert_eq!(Command::DeleteRange(delete("key", "")).cost_bytes(), 0);
-    let two = || {
-        vec![
-            RequestOp::Put(put("a", "1")),
-            RequestOp::Put(put("b", "22")),
-        ]
-    };
+    let two = || vec![RequestOp::Put(put("a", "1")), RequestOp::Put(put("b", "22"))];
     let one = || vec![RequestOp::Put(put("c", "1"))];
-    let inner = TxnRequest {
-        success: two(),
-        failure: one(),
-        ..TxnRequest::default()
-    };
+    let inner = TxnRequest { success: two(), failure: one(), ..TxnRequest::default() };
     let txn = TxnRequest {
         success: one(),
         failure: vec![RequestOp::Txn(inner)],
         ..TxnRequest::default()
     };
-    assert_eq!(
-        Command::Txn(txn).cost_bytes(),
-        2 * 256 + 5,
-        "the dearer branch"
-    );
+    assert_eq!(Command::Txn(txn).cost_bytes(), 2 * 256 + 5, "the dearer branch");
 }
 
 proptest! {

@@ -51,11 +51,7 @@ fn physical_compaction_frees_what_can_no_longer_be_read() {
     node.put("b", "");
     let full = node.machine.store().size_in_use_bytes();
     node.compact(node.revision()).unwrap();
-    assert_eq!(
-        node.machine.store().size_in_use_bytes(),
-        full,
-        "not before the steps"
-    );
+    assert_eq!(node.machine.store().size_in_use_bytes(), full, "not before the steps");
     assert!(node.machine.store().compaction_pending());
     let mut steps = 0;
     while !node.machine.compact_step(10) {
@@ -92,14 +88,7 @@ fn events_below_the_compacted_revision_are_gone_and_from_it_on_whole() {
     for _ in 0..2 {
         let count = |revision| node.machine.store().events(revision).count();
         assert_eq!((count(2), count(3), count(4)), (0, 1, 1));
-        let prev = node
-            .machine
-            .store()
-            .events(4)
-            .next()
-            .unwrap()
-            .prev_kv
-            .unwrap();
+        let prev = node.machine.store().events(4).next().unwrap().prev_kv.unwrap();
         assert_eq!(prev.mod_revision, 3);
         node.sweep();
     }
@@ -108,19 +97,12 @@ fn events_below_the_compacted_revision_are_gone_and_from_it_on_whole() {
 #[test]
 fn a_reader_keeps_what_it_reads_and_no_more() {
     let mut node = Node::with(&["a", "a", "a", "a", "a"]);
-    let request = RangeRequest {
-        revision: 4,
-        ..get("a")
-    };
+    let request = RangeRequest { revision: 4, ..get("a") };
     let mut scan = RangeScan::new(request, node.machine.store()).unwrap();
     node.compact(6).unwrap();
     node.sweep();
     assert!(node.machine.store().compaction_pending());
-    assert_eq!(
-        node.get_at("a", 4),
-        Err(Error::Compacted),
-        "new readers find it compacted"
-    );
+    assert_eq!(node.get_at("a", 4), Err(Error::Compacted), "new readers find it compacted");
     assert_eq!(scan.step(node.machine.store(), 1), Ok(true));
     assert_eq!(scan.finish().kvs[0].mod_revision, 4);
     node.sweep();
@@ -165,25 +147,15 @@ fn the_hash_does_not_see_physical_compaction_but_sees_all_else() {
     node.delete("b", "");
     let hash_at = |node: &Node, revision| node.machine.store().hash(revision);
     let old = hash_at(&node, 4).unwrap();
-    assert_eq!(
-        (old.revision, old.hash_revision, old.compact_revision),
-        (5, 4, -1)
-    );
+    assert_eq!((old.revision, old.hash_revision, old.compact_revision), (5, 4, -1));
     node.put("c", "");
-    assert_eq!(
-        hash_at(&node, 4).unwrap().hash,
-        old.hash,
-        "the past does not change"
-    );
+    assert_eq!(hash_at(&node, 4).unwrap().hash, old.hash, "the past does not change");
     assert_ne!(hash_at(&node, 5).unwrap().hash, old.hash);
     node.compact(5).unwrap();
     let compacted = hash_at(&node, 0).unwrap();
     node.sweep();
     assert_eq!(hash_at(&node, 0).unwrap(), compacted);
-    assert_eq!(
-        (compacted.hash_revision, compacted.compact_revision),
-        (6, 5)
-    );
+    assert_eq!((compacted.hash_revision, compacted.compact_revision), (6, 5));
     assert_eq!(hash_at(&node, 4), Err(Error::Compacted));
     assert_eq!(hash_at(&node, 7), Err(Error::FutureRevision));
 }

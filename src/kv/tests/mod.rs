@@ -27,10 +27,7 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        Self {
-            machine: Machine::new(),
-            index: 0,
-        }
+        Self { machine: Machine::new(), index: 0 }
     }
 
     /// With `keys` put in order, each as its own value.
@@ -55,21 +52,17 @@ impl Node {
     }
 
     fn delete(&mut self, key: &str, range_end: &str) -> (i64, i64) {
-        match self
-            .apply(Command::DeleteRange(delete(key, range_end)))
-            .unwrap()
-        {
+        match self.apply(Command::DeleteRange(delete(key, range_end))).unwrap() {
             Response::DeleteRange(response) => (response.deleted, response.revision),
             other => panic!("{other:?}"),
         }
     }
 
     fn txn(&mut self, request: TxnRequest) -> Result<TxnResponse, Error> {
-        self.apply(Command::Txn(request))
-            .map(|response| match response {
-                Response::Txn(response) => response,
-                other => panic!("{other:?}"),
-            })
+        self.apply(Command::Txn(request)).map(|response| match response {
+            Response::Txn(response) => response,
+            other => panic!("{other:?}"),
+        })
     }
 
     fn compact(&mut self, revision: i64) -> Result<Response, Error> {
@@ -90,11 +83,7 @@ impl Node {
     }
 
     fn get_at(&self, key: &str, revision: i64) -> Result<Option<KeyValue>, Error> {
-        self.range(&RangeRequest {
-            revision,
-            ..get(key)
-        })
-        .map(|mut response| response.kvs.pop())
+        self.range(&RangeRequest { revision, ..get(key) }).map(|mut response| response.kvs.pop())
     }
 
     fn revision(&self) -> i64 {
@@ -111,19 +100,11 @@ fn bytes(text: &str) -> Bytes {
 }
 
 fn put(key: &str, value: &str) -> PutRequest {
-    PutRequest {
-        key: bytes(key),
-        value: bytes(value),
-        ..PutRequest::default()
-    }
+    PutRequest { key: bytes(key), value: bytes(value), ..PutRequest::default() }
 }
 
 fn delete(key: &str, range_end: &str) -> DeleteRangeRequest {
-    DeleteRangeRequest {
-        key: bytes(key),
-        range_end: bytes(range_end),
-        prev_kv: false,
-    }
+    DeleteRangeRequest { key: bytes(key), range_end: bytes(range_end), prev_kv: false }
 }
 
 fn get(key: &str) -> RangeRequest {
@@ -131,11 +112,7 @@ fn get(key: &str) -> RangeRequest {
 }
 
 fn between(key: &str, range_end: &str) -> RangeRequest {
-    RangeRequest {
-        key: bytes(key),
-        range_end: bytes(range_end),
-        ..RangeRequest::default()
-    }
+    RangeRequest { key: bytes(key), range_end: bytes(range_end), ..RangeRequest::default() }
 }
 
 fn everything() -> RangeRequest {
@@ -143,18 +120,9 @@ fn everything() -> RangeRequest {
 }
 
 fn compare(key: &str, result: CompareResult, target: CompareTarget) -> Compare {
-    Compare {
-        key: bytes(key),
-        range_end: Bytes::new(),
-        result,
-        target,
-    }
+    Compare { key: bytes(key), range_end: Bytes::new(), result, target }
 }
 
 fn keys(response: &RangeResponse) -> Vec<&str> {
-    response
-        .kvs
-        .iter()
-        .map(|kv| std::str::from_utf8(&kv.key).unwrap())
-        .collect()
+    response.kvs.iter().map(|kv| std::str::from_utf8(&kv.key).unwrap()).collect()
 }

@@ -32,11 +32,7 @@ struct Draft<'a> {
 
 impl Model {
     pub(super) fn new() -> Self {
-        Self {
-            states: vec![State::new()],
-            events: vec![Vec::new()],
-            compacted: -1,
-        }
+        Self { states: vec![State::new()], events: vec![Vec::new()], compacted: -1 }
     }
 
     pub(super) fn revision(&self) -> i64 {
@@ -48,11 +44,7 @@ impl Model {
     }
 
     pub(super) fn apply(&mut self, command: &Command) -> Result<Response, Error> {
-        let mut draft = Draft {
-            model: self,
-            state: self.state().clone(),
-            events: Vec::new(),
-        };
+        let mut draft = Draft { model: self, state: self.state().clone(), events: Vec::new() };
         let response = match command {
             Command::Put(request) => {
                 shape_put(request)?;
@@ -101,25 +93,14 @@ impl Model {
         if request.revision > 0 && request.revision < self.compacted {
             return Err(Error::Compacted);
         }
-        let draft = Draft {
-            model: self,
-            state: self.state().clone(),
-            events: Vec::new(),
-        };
+        let draft = Draft { model: self, state: self.state().clone(), events: Vec::new() };
         Ok(draft.range(request))
     }
 
     pub(super) fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Error> {
         self.check_txn(request)?;
-        let mut draft = Draft {
-            model: self,
-            state: self.state().clone(),
-            events: Vec::new(),
-        };
-        Ok(TxnResponse {
-            revision: self.revision(),
-            ..draft.txn(request)
-        })
+        let mut draft = Draft { model: self, state: self.state().clone(), events: Vec::new() };
+        Ok(TxnResponse { revision: self.revision(), ..draft.txn(request) })
     }
 
     pub(super) fn events(&self, revision: i64) -> Vec<Event> {
@@ -132,16 +113,10 @@ impl Model {
         }
         // Of the compacted revision itself: the last of each key, without what was before.
         let last = |(place, event): &(usize, &Event)| {
-            !events[place + 1..]
-                .iter()
-                .any(|later| later.kv.key == event.kv.key)
+            !events[place + 1..].iter().any(|later| later.kv.key == event.kv.key)
         };
         let kept = events.iter().enumerate().filter(last);
-        kept.map(|(_, event)| Event {
-            prev_kv: None,
-            ..event.clone()
-        })
-        .collect()
+        kept.map(|(_, event)| Event { prev_kv: None, ..event.clone() }).collect()
     }
 
     fn check_txn(&self, request: &TxnRequest) -> Result<(), Error> {
@@ -203,38 +178,21 @@ impl Draft<'_> {
         }
         self.state.insert(kv.key.clone(), kv.clone());
         let prev_kv = self.model.state().get(&kv.key).cloned();
-        self.events.push(Event {
-            kind: EventKind::Put,
-            kv,
-            prev_kv,
-        });
-        PutResponse {
-            revision,
-            prev_kv: old.filter(|_| request.prev_kv),
-        }
+        self.events.push(Event { kind: EventKind::Put, kv, prev_kv });
+        PutResponse { revision, prev_kv: old.filter(|_| request.prev_kv) }
     }
 
     fn delete(&mut self, request: &DeleteRangeRequest) -> DeleteRangeResponse {
         let all = self.state.values();
-        let gone: Vec<KeyValue> = all
-            .filter(|kv| within(&kv.key, &request.key, &request.range_end))
-            .cloned()
-            .collect();
+        let gone: Vec<KeyValue> =
+            all.filter(|kv| within(&kv.key, &request.key, &request.range_end)).cloned().collect();
         for kv in &gone {
             self.state.remove(&kv.key);
             let key = kv.key.clone();
             let mod_revision = self.model.revision() + 1;
             let prev_kv = self.model.state().get(&key).cloned();
-            let kv = KeyValue {
-                key,
-                mod_revision,
-                ..KeyValue::default()
-            };
-            self.events.push(Event {
-                kind: EventKind::Delete,
-                kv,
-                prev_kv,
-            });
+            let kv = KeyValue { key, mod_revision, ..KeyValue::default() };
+            self.events.push(Event { kind: EventKind::Delete, kv, prev_kv });
         }
         DeleteRangeResponse {
             revision: self.revision(),
@@ -257,30 +215,24 @@ impl Draft<'_> {
         let count = number(kvs.len());
         let revision = self.revision();
         if request.count_only {
-            return RangeResponse {
-                revision,
-                kvs: Vec::new(),
-                more: false,
-                count,
-            };
+            return RangeResponse { revision, kvs: Vec::new(), more: false, count };
         }
         let bounds = [
             (request.min_mod_revision, request.max_mod_revision),
             (request.min_create_revision, request.max_create_revision),
         ];
         let mut all = true;
-        for ((min, max), of) in bounds.into_iter().zip([
-            (|kv: &KeyValue| kv.mod_revision) as fn(&KeyValue) -> i64,
-            |kv| kv.create_revision,
-        ]) {
+        for ((min, max), of) in bounds
+            .into_iter()
+            .zip([(|kv: &KeyValue| kv.mod_revision) as fn(&KeyValue) -> i64, |kv| {
+                kv.create_revision
+            }])
+        {
             all &= min == 0 && max == 0;
             kvs.retain(|kv| (min == 0 || of(kv) >= min) && (max == 0 || of(kv) <= max));
         }
-        let limit = if request.limit > 0 {
-            usize::try_from(request.limit).unwrap()
-        } else {
-            usize::MAX
-        };
+        let limit =
+            if request.limit > 0 { usize::try_from(request.limit).unwrap() } else { usize::MAX };
         if all && request.sort_order == SortOrder::None {
             kvs.truncate(limit.saturating_add(1));
         }
@@ -299,12 +251,7 @@ impl Draft<'_> {
                 kv.value = Bytes::new();
             }
         }
-        RangeResponse {
-            revision,
-            kvs,
-            more,
-            count,
-        }
+        RangeResponse { revision, kvs, more, count }
     }
 
     fn txn(&mut self, request: &TxnRequest) -> TxnResponse {
@@ -319,11 +266,7 @@ impl Draft<'_> {
             })
             .collect();
         let succeeded = request.compare.iter().all(|compare| holds(before, compare));
-        TxnResponse {
-            revision: 0,
-            succeeded,
-            responses,
-        }
+        TxnResponse { revision: 0, succeeded, responses }
     }
 }
 
@@ -355,18 +298,12 @@ fn taken<'a>(before: &State, request: &'a TxnRequest) -> &'a [RequestOp] {
 }
 
 fn within(key: &Bytes, begin: &Bytes, end: &Bytes) -> bool {
-    if end.is_empty() {
-        key == begin
-    } else {
-        key >= begin && (&end[..] == b"\0" || key < end)
-    }
+    if end.is_empty() { key == begin } else { key >= begin && (&end[..] == b"\0" || key < end) }
 }
 
 fn holds(state: &State, compare: &Compare) -> bool {
-    let matching: Vec<&KeyValue> = state
-        .values()
-        .filter(|kv| within(&kv.key, &compare.key, &compare.range_end))
-        .collect();
+    let matching: Vec<&KeyValue> =
+        state.values().filter(|kv| within(&kv.key, &compare.key, &compare.range_end)).collect();
     let missing = KeyValue::default();
     if matching.is_empty() {
         return !matches!(compare.target, CompareTarget::Value(_)) && one_holds(&missing, compare);
@@ -391,11 +328,7 @@ fn one_holds(kv: &KeyValue, compare: &Compare) -> bool {
 }
 
 fn shape_key(key: &Bytes) -> Result<(), Error> {
-    if key.is_empty() {
-        Err(Error::EmptyKey)
-    } else {
-        Ok(())
-    }
+    if key.is_empty() { Err(Error::EmptyKey) } else { Ok(()) }
 }
 
 fn shape_put(request: &PutRequest) -> Result<(), Error> {
@@ -406,36 +339,21 @@ fn shape_put(request: &PutRequest) -> Result<(), Error> {
     if request.ignore_lease && request.lease != 0 {
         return Err(Error::LeaseProvided);
     }
-    if request.ignore_lease {
-        Err(Error::LeaseNotFound)
-    } else {
-        Ok(())
-    }
+    if request.ignore_lease { Err(Error::LeaseNotFound) } else { Ok(()) }
 }
 
 fn shape_txn(request: &TxnRequest, left: usize) -> Result<(), Error> {
-    let used = request
-        .compare
-        .len()
-        .max(request.success.len())
-        .max(request.failure.len());
+    let used = request.compare.len().max(request.success.len()).max(request.failure.len());
     if used > left {
         return Err(Error::TooManyOps);
     }
-    request
-        .compare
-        .iter()
-        .try_for_each(|compare| shape_key(&compare.key))?;
-    request
-        .success
-        .iter()
-        .chain(&request.failure)
-        .try_for_each(|op| match op {
-            RequestOp::Range(range) => shape_key(&range.key),
-            RequestOp::Put(put) => shape_put(put),
-            RequestOp::DeleteRange(delete) => shape_key(&delete.key),
-            RequestOp::Txn(inner) => shape_txn(inner, left - used),
-        })
+    request.compare.iter().try_for_each(|compare| shape_key(&compare.key))?;
+    request.success.iter().chain(&request.failure).try_for_each(|op| match op {
+        RequestOp::Range(range) => shape_key(&range.key),
+        RequestOp::Put(put) => shape_put(put),
+        RequestOp::DeleteRange(delete) => shape_key(&delete.key),
+        RequestOp::Txn(inner) => shape_txn(inner, left - used),
+    })
 }
 
 type Written = (Vec<Bytes>, Vec<DeleteRangeRequest>);
@@ -449,9 +367,7 @@ fn written(ops: &[RequestOp]) -> Result<Written, Error> {
         }
     }
     let covered = |key: &Bytes, deletes: &[DeleteRangeRequest]| {
-        deletes
-            .iter()
-            .any(|delete| within(key, &delete.key, &delete.range_end))
+        deletes.iter().any(|delete| within(key, &delete.key, &delete.range_end))
     };
     for op in ops {
         if let RequestOp::Txn(inner) = op {

@@ -82,11 +82,7 @@ impl World {
             Step::Apply(command) => self.apply(&command),
             Step::Read(request) => {
                 let expected = self.model.range(&request);
-                assert_eq!(
-                    self.machine.store().range(&request),
-                    expected,
-                    "{request:?}"
-                );
+                assert_eq!(self.machine.store().range(&request), expected, "{request:?}");
                 for machine in &self.restored {
                     assert_eq!(machine.store().range(&request), expected, "{request:?}");
                 }
@@ -110,8 +106,7 @@ impl World {
             }
             Step::BeginHash => {
                 let scan = HashScan::new(0, self.machine.store()).unwrap();
-                self.hashes
-                    .push((scan, self.hoarder.store().hash(0).unwrap()));
+                self.hashes.push((scan, self.hoarder.store().hash(0).unwrap()));
             }
             Step::BeginSnapshot => self.exports.push(Export {
                 cursor: SnapshotCursor::new(self.machine.store()),
@@ -132,11 +127,7 @@ impl World {
         let expected = self.model.apply(command);
         let machines = [&mut self.machine, &mut self.hoarder];
         for machine in machines.into_iter().chain(&mut self.restored) {
-            assert_eq!(
-                machine.apply(self.index, decoded.clone()),
-                expected,
-                "{command:?}"
-            );
+            assert_eq!(machine.apply(self.index, decoded.clone()), expected, "{command:?}");
             assert_eq!(machine.store().revision(), self.model.revision());
             assert_eq!(machine.store().compacted_revision(), self.model.compacted);
         }
@@ -187,16 +178,8 @@ impl World {
         let sizes =
             |machine: &Machine| (machine.store().keys(), machine.store().size_in_use_bytes());
         let expected = sizes(&self.hoarder);
-        assert_eq!(
-            sizes(&self.machine),
-            expected,
-            "all that can be freed is freed"
-        );
-        assert!(
-            self.restored
-                .iter()
-                .all(|machine| sizes(machine) == expected)
-        );
+        assert_eq!(sizes(&self.machine), expected, "all that can be freed is freed");
+        assert!(self.restored.iter().all(|machine| sizes(machine) == expected));
     }
 }
 
@@ -217,15 +200,8 @@ fn compare(machine: &Machine, model: &Model) {
     assert_eq!(store.revision(), model.revision());
     assert_eq!(store.compacted_revision(), model.compacted);
     for revision in -1..=model.revision() + 1 {
-        let request = RangeRequest {
-            revision,
-            ..super::everything()
-        };
-        assert_eq!(
-            store.range(&request),
-            model.range(&request),
-            "at {revision}"
-        );
+        let request = RangeRequest { revision, ..super::everything() };
+        assert_eq!(store.range(&request), model.range(&request), "at {revision}");
         let events: Vec<_> = store.events(revision).collect();
         assert_eq!(events, model.events(revision), "at {revision}");
     }

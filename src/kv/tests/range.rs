@@ -14,10 +14,7 @@ fn node() -> Node {
 #[test]
 fn an_empty_range_end_means_one_key() {
     let response = node().range(&get("b")).unwrap();
-    assert_eq!(
-        (keys(&response), response.count, response.more),
-        (vec!["b"], 1, false)
-    );
+    assert_eq!((keys(&response), response.count, response.more), (vec!["b"], 1, false));
     assert_eq!(node().range(&get("bb")).unwrap().count, 0);
 }
 
@@ -28,10 +25,7 @@ fn a_range_ends_before_its_end() {
 
 #[test]
 fn a_zero_byte_as_end_means_no_end() {
-    assert_eq!(
-        keys(&node().range(&between("c", "\0")).unwrap()),
-        ["c", "d", "e"]
-    );
+    assert_eq!(keys(&node().range(&between("c", "\0")).unwrap()), ["c", "d", "e"]);
     assert_eq!(node().range(&everything()).unwrap().count, 5);
 }
 
@@ -45,10 +39,7 @@ fn a_range_that_ends_before_it_begins_is_empty_and_no_error() {
 
 #[test]
 fn the_header_has_the_current_revision_also_for_an_old_read() {
-    let request = RangeRequest {
-        revision: 3,
-        ..everything()
-    };
+    let request = RangeRequest { revision: 3, ..everything() };
     let response = node().range(&request).unwrap();
     assert_eq!((response.revision, keys(&response)), (8, vec!["a", "c"]));
 }
@@ -56,10 +47,7 @@ fn the_header_has_the_current_revision_also_for_an_old_read() {
 #[test]
 fn zero_and_negative_revisions_mean_now() {
     for revision in [0, -1, i64::MIN] {
-        let request = RangeRequest {
-            revision,
-            ..get("a")
-        };
+        let request = RangeRequest { revision, ..get("a") };
         assert_eq!(&node().range(&request).unwrap().kvs[0].value[..], b"z");
     }
 }
@@ -84,82 +72,41 @@ fn a_key_is_read_as_of_any_revision() {
 
 #[test]
 fn the_count_ignores_limit_and_filters() {
-    let request = RangeRequest {
-        limit: 2,
-        ..everything()
-    };
+    let request = RangeRequest { limit: 2, ..everything() };
     let response = node().range(&request).unwrap();
-    assert_eq!(
-        (keys(&response), response.count, response.more),
-        (vec!["a", "b"], 5, true)
-    );
-    let request = RangeRequest {
-        min_mod_revision: 7,
-        ..everything()
-    };
+    assert_eq!((keys(&response), response.count, response.more), (vec!["a", "b"], 5, true));
+    let request = RangeRequest { min_mod_revision: 7, ..everything() };
     let response = node().range(&request).unwrap();
-    assert_eq!(
-        (keys(&response), response.count, response.more),
-        (vec!["a", "c"], 5, false)
-    );
+    assert_eq!((keys(&response), response.count, response.more), (vec!["a", "c"], 5, false));
 }
 
 #[test]
 fn more_says_that_the_limit_cut_something_off() {
     for (limit, more) in [(4, true), (5, false), (6, false), (0, false), (-1, false)] {
-        let request = RangeRequest {
-            limit,
-            ..everything()
-        };
+        let request = RangeRequest { limit, ..everything() };
         assert_eq!(node().range(&request).unwrap().more, more, "limit {limit}");
     }
     // After the filters: two keys pass.
-    let request = RangeRequest {
-        limit: 2,
-        min_mod_revision: 7,
-        ..everything()
-    };
+    let request = RangeRequest { limit: 2, min_mod_revision: 7, ..everything() };
     assert!(!node().range(&request).unwrap().more);
-    let request = RangeRequest {
-        limit: 1,
-        ..request
-    };
+    let request = RangeRequest { limit: 1, ..request };
     assert!(node().range(&request).unwrap().more);
 }
 
 #[test]
 fn count_only_ignores_the_limit() {
-    let request = RangeRequest {
-        count_only: true,
-        limit: 2,
-        ..everything()
-    };
+    let request = RangeRequest { count_only: true, limit: 2, ..everything() };
     let response = node().range(&request).unwrap();
-    assert_eq!(
-        (response.count, response.more, response.kvs.len()),
-        (5, false, 0)
-    );
-    let request = RangeRequest {
-        revision: 4,
-        ..request
-    };
+    assert_eq!((response.count, response.more, response.kvs.len()), (5, false, 0));
+    let request = RangeRequest { revision: 4, ..request };
     assert_eq!(node().range(&request).unwrap().count, 3);
 }
 
 #[test]
 fn keys_only_leaves_the_value_out_and_nothing_else() {
-    let request = RangeRequest {
-        keys_only: true,
-        ..get("a")
-    };
+    let request = RangeRequest { keys_only: true, ..get("a") };
     let kv = node().range(&request).unwrap().kvs.pop().unwrap();
-    assert_eq!(
-        kv,
-        KeyValue {
-            value: Bytes::new(),
-            ..node().get("a").unwrap()
-        }
-    );
+    assert_eq!(kv, KeyValue { value: Bytes::new(), ..node().get("a").unwrap() });
 }
 
 #[test]
@@ -171,20 +118,13 @@ fn keys_only_still_sorts_by_value() {
         ..everything()
     };
     // Values: a=z, b=b, c=b, d=d, e=e.
-    assert_eq!(
-        keys(&node().range(&request).unwrap()),
-        ["a", "e", "d", "b", "c"]
-    );
+    assert_eq!(keys(&node().range(&request).unwrap()), ["a", "e", "d", "b", "c"]);
 }
 
 #[test]
 fn every_target_sorts_in_both_directions() {
     let sorted = |sort_target, sort_order| {
-        let request = RangeRequest {
-            sort_order,
-            sort_target,
-            ..everything()
-        };
+        let request = RangeRequest { sort_order, sort_target, ..everything() };
         keys(&node().range(&request).unwrap()).concat()
     };
     for (target, ascending, descending) in [
@@ -215,11 +155,7 @@ fn a_sorted_range_is_cut_after_the_sort() {
 #[test]
 fn a_target_without_an_order_sorts_only_what_the_limit_let_in() {
     // etcd fetches one key past the limit, a, b and c, and sorts those by revision.
-    let request = RangeRequest {
-        sort_target: SortTarget::Mod,
-        limit: 2,
-        ..everything()
-    };
+    let request = RangeRequest { sort_target: SortTarget::Mod, limit: 2, ..everything() };
     let response = node().range(&request).unwrap();
     assert_eq!((keys(&response), response.more), (vec!["b", "a"], true));
 }
@@ -227,39 +163,11 @@ fn a_target_without_an_order_sorts_only_what_the_limit_let_in() {
 #[test]
 fn filters_bound_modification_and_creation_inclusively() {
     let filtered = |request: RangeRequest| keys(&node().range(&request).unwrap()).concat();
-    assert_eq!(
-        filtered(RangeRequest {
-            min_mod_revision: 6,
-            ..everything()
-        }),
-        "acd"
-    );
-    assert_eq!(
-        filtered(RangeRequest {
-            max_mod_revision: 6,
-            ..everything()
-        }),
-        "bde"
-    );
-    assert_eq!(
-        filtered(RangeRequest {
-            min_create_revision: 4,
-            ..everything()
-        }),
-        "bde"
-    );
-    assert_eq!(
-        filtered(RangeRequest {
-            max_create_revision: 3,
-            ..everything()
-        }),
-        "ac"
-    );
-    let both = RangeRequest {
-        min_mod_revision: 5,
-        max_mod_revision: 6,
-        ..everything()
-    };
+    assert_eq!(filtered(RangeRequest { min_mod_revision: 6, ..everything() }), "acd");
+    assert_eq!(filtered(RangeRequest { max_mod_revision: 6, ..everything() }), "bde");
+    assert_eq!(filtered(RangeRequest { min_create_revision: 4, ..everything() }), "bde");
+    assert_eq!(filtered(RangeRequest { max_create_revision: 3, ..everything() }), "ac");
+    let both = RangeRequest { min_mod_revision: 5, max_mod_revision: 6, ..everything() };
     assert_eq!(filtered(both), "bd");
 }
 
@@ -267,10 +175,7 @@ fn filters_bound_modification_and_creation_inclusively() {
 fn a_large_sorted_and_limited_range_keeps_the_right_few() {
     let mut node = Node::new();
     for number in 0..5000_u32 {
-        node.put(
-            &format!("{number:04}"),
-            &format!("{:04}", number * 7919 % 5000),
-        );
+        node.put(&format!("{number:04}"), &format!("{:04}", number * 7919 % 5000));
     }
     let request = RangeRequest {
         sort_target: SortTarget::Value,
@@ -305,10 +210,7 @@ fn a_long_range_in_steps_is_one_range_at_one_revision() {
     assert_eq!(steps, 14);
     assert_eq!(scan.finish(), expected);
     node.sweep();
-    assert!(
-        !node.machine.store().compaction_pending(),
-        "the scan has let its revision go"
-    );
+    assert!(!node.machine.store().compaction_pending(), "the scan has let its revision go");
 }
 
 #[test]
@@ -326,13 +228,7 @@ fn a_scan_begins_anew_when_another_store_takes_the_place() {
     assert_eq!(scan.step(old.machine.store(), 1), Ok(false));
     assert_eq!(scan.step(new.machine.store(), 9), Ok(true));
     assert_eq!(scan.finish(), new.range(&everything()).unwrap());
-    let asked = RangeRequest {
-        revision: 4,
-        ..everything()
-    };
+    let asked = RangeRequest { revision: 4, ..everything() };
     let mut scan = RangeScan::new(asked, old.machine.store()).unwrap();
-    assert_eq!(
-        scan.step(new.machine.store(), 1),
-        Err(Error::FutureRevision)
-    );
+    assert_eq!(scan.step(new.machine.store(), 1), Err(Error::FutureRevision));
 }

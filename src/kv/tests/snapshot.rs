@@ -19,10 +19,7 @@ fn node() -> Node {
     let mut node = Node::new();
     for round in 0..5 {
         for number in 0..40_usize {
-            node.put(
-                &format!("{number:0width$}", width = 1 + number),
-                &format!("{round}"),
-            );
+            node.put(&format!("{number:0width$}", width = 1 + number), &format!("{round}"));
         }
         node.delete("01", "05");
     }
@@ -39,10 +36,7 @@ fn a_restored_store_is_equal() {
     assert_eq!(restored.revision(), store.revision());
     assert_eq!(restored.compacted_revision(), 150);
     for revision in 149..=store.revision() + 1 {
-        let request = RangeRequest {
-            revision,
-            ..everything()
-        };
+        let request = RangeRequest { revision, ..everything() };
         assert_eq!(restored.range(&request), store.range(&request));
         assert!(restored.events(revision).eq(store.events(revision)));
     }
@@ -81,20 +75,14 @@ fn a_snapshot_shows_its_revision_whatever_is_written_meanwhile() {
     assert_eq!(cursor.revision(), import(&chunks).unwrap().revision());
     drop(cursor);
     node.sweep();
-    assert!(
-        !node.machine.store().compaction_pending(),
-        "the history is let go"
-    );
+    assert!(!node.machine.store().compaction_pending(), "the history is let go");
 }
 
 #[test]
 fn members_make_the_same_snapshot_whatever_they_have_swept() {
     let (lazy, mut eager) = (node(), node());
     eager.sweep();
-    assert_eq!(
-        export(lazy.machine.store(), 500),
-        export(eager.machine.store(), 500)
-    );
+    assert_eq!(export(lazy.machine.store(), 500), export(eager.machine.store(), 500));
 }
 
 #[test]
@@ -112,10 +100,7 @@ fn chunks_are_of_the_size_asked_for() {
 fn a_restored_machine_goes_on_and_compacts() {
     let node = node();
     let store = import(&export(node.machine.store(), 1000)).unwrap();
-    let mut restored = Node {
-        machine: Machine::restore(store, node.index),
-        index: node.index,
-    };
+    let mut restored = Node { machine: Machine::restore(store, node.index), index: node.index };
     let mut node = node;
     for node in [&mut node, &mut restored] {
         node.put("new", "x");

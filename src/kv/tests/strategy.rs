@@ -10,16 +10,8 @@ use crate::kv::{
 };
 
 /// Keys that sort among each other in all ways, one too long to stand in the index.
-const KEYS: [&[u8]; 8] = [
-    b"a",
-    b"a\0",
-    b"b",
-    b"bb",
-    b"c",
-    b"a key that is longer than most are",
-    b"\0",
-    b"\xff\xff",
-];
+const KEYS: [&[u8]; 8] =
+    [b"a", b"a\0", b"b", b"bb", b"c", b"a key that is longer than most are", b"\0", b"\xff\xff"];
 
 fn key() -> impl Strategy<Value = Bytes> {
     prop_oneof![
@@ -132,13 +124,8 @@ fn txn() -> impl Strategy<Value = TxnRequest> {
         op.boxed()
     };
     let of = |op: BoxedStrategy<RequestOp>| {
-        (vec(compare(), 0..3), vec(op.clone(), 0..4), vec(op, 0..3)).prop_map(
-            |(compare, success, failure)| TxnRequest {
-                compare,
-                success,
-                failure,
-            },
-        )
+        (vec(compare(), 0..3), vec(op.clone(), 0..4), vec(op, 0..3))
+            .prop_map(|(compare, success, failure)| TxnRequest { compare, success, failure })
     };
     let inner = move |op| of(op).prop_map(RequestOp::Txn);
     let nested = prop_oneof![2 => flat(), 1 => inner(flat())].boxed();
@@ -158,22 +145,9 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
 /// A transaction of reads.
 pub(super) fn read_txn() -> impl Strategy<Value = TxnRequest> {
     let op = || prop_oneof![range().prop_map(RequestOp::Range)];
-    let inner = (vec(compare(), 0..2), vec(op(), 0..3), vec(op(), 0..3)).prop_map(
-        |(compare, success, failure)| TxnRequest {
-            compare,
-            success,
-            failure,
-        },
-    );
+    let inner = (vec(compare(), 0..2), vec(op(), 0..3), vec(op(), 0..3))
+        .prop_map(|(compare, success, failure)| TxnRequest { compare, success, failure });
     let nested = prop_oneof![3 => op(), 1 => inner.prop_map(RequestOp::Txn)].boxed();
-    (
-        vec(compare(), 0..2),
-        vec(nested.clone(), 0..3),
-        vec(nested, 0..3),
-    )
-        .prop_map(|(compare, success, failure)| TxnRequest {
-            compare,
-            success,
-            failure,
-        })
+    (vec(compare(), 0..2), vec(nested.clone(), 0..3), vec(nested, 0..3))
+        .prop_map(|(compare, success, failure)| TxnRequest { compare, success, failure })
 }

@@ -26,55 +26,32 @@ fn create_revision_stays_and_version_counts_until_the_key_is_deleted() {
 #[test]
 fn a_put_answers_the_previous_pair_only_if_asked_and_if_there_was_one() {
     let mut node = Node::new();
-    let asking = |value| {
-        Command::Put(PutRequest {
-            prev_kv: true,
-            ..put("a", value)
-        })
-    };
-    let Ok(Response::Put(first)) = node.apply(asking("1")) else {
-        panic!()
-    };
+    let asking = |value| Command::Put(PutRequest { prev_kv: true, ..put("a", value) });
+    let Ok(Response::Put(first)) = node.apply(asking("1")) else { panic!() };
     assert_eq!((first.revision, first.prev_kv), (2, None));
-    let Ok(Response::Put(second)) = node.apply(asking("2")) else {
-        panic!()
-    };
+    let Ok(Response::Put(second)) = node.apply(asking("2")) else { panic!() };
     let prev = second.prev_kv.unwrap();
     assert_eq!((&prev.value[..], prev.mod_revision), (&b"1"[..], 2));
-    let Ok(Response::Put(third)) = node.apply(Command::Put(put("a", "3"))) else {
-        panic!()
-    };
+    let Ok(Response::Put(third)) = node.apply(Command::Put(put("a", "3"))) else { panic!() };
     assert_eq!(third.prev_kv, None);
 }
 
 #[test]
 fn ignore_value_keeps_the_value_and_still_counts_as_a_put() {
     let mut node = Node::with(&["a"]);
-    let keep = || PutRequest {
-        ignore_value: true,
-        ..put("a", "")
-    };
+    let keep = || PutRequest { ignore_value: true, ..put("a", "") };
     node.apply(Command::Put(keep())).unwrap();
     let kv = node.get("a").unwrap();
-    assert_eq!(
-        (&kv.value[..], kv.version, kv.mod_revision),
-        (&b"a"[..], 2, 3)
-    );
+    assert_eq!((&kv.value[..], kv.version, kv.mod_revision), (&b"a"[..], 2, 3));
 }
 
 #[test]
 fn ignore_value_needs_an_existing_key_and_no_value() {
     let mut node = Node::with(&["a"]);
     node.delete("a", "");
-    let missing = PutRequest {
-        ignore_value: true,
-        ..put("a", "")
-    };
+    let missing = PutRequest { ignore_value: true, ..put("a", "") };
     assert_eq!(node.apply(Command::Put(missing)), Err(Error::KeyNotFound));
-    let both = PutRequest {
-        ignore_value: true,
-        ..put("a", "x")
-    };
+    let both = PutRequest { ignore_value: true, ..put("a", "x") };
     assert_eq!(node.apply(Command::Put(both)), Err(Error::ValueProvided));
     assert_eq!(node.revision(), 3);
 }
@@ -83,28 +60,14 @@ fn ignore_value_needs_an_existing_key_and_no_value() {
 fn no_lease_can_be_found_and_none_can_be_kept() {
     let mut node = Node::with(&["a"]);
     let put = |request| Command::Put(request);
-    let leased = PutRequest {
-        lease: 1,
-        ..super::put("a", "x")
-    };
+    let leased = PutRequest { lease: 1, ..super::put("a", "x") };
     assert_eq!(node.apply(put(leased.clone())), Err(Error::LeaseNotFound));
-    let kept = PutRequest {
-        ignore_lease: true,
-        ..super::put("a", "x")
-    };
+    let kept = PutRequest { ignore_lease: true, ..super::put("a", "x") };
     assert_eq!(node.apply(put(kept)), Err(Error::LeaseNotFound));
-    let both = PutRequest {
-        ignore_lease: true,
-        ..leased.clone()
-    };
+    let both = PutRequest { ignore_lease: true, ..leased.clone() };
     assert_eq!(node.apply(put(both)), Err(Error::LeaseProvided));
     // etcd looks for the lease first.
-    let missing = PutRequest {
-        ignore_value: true,
-        key: bytes("b"),
-        value: Bytes::new(),
-        ..leased
-    };
+    let missing = PutRequest { ignore_value: true, key: bytes("b"), value: Bytes::new(), ..leased };
     assert_eq!(node.apply(put(missing)), Err(Error::LeaseNotFound));
     assert_eq!(node.revision(), 2);
 }
@@ -113,10 +76,7 @@ fn no_lease_can_be_found_and_none_can_be_kept() {
 fn an_empty_key_is_refused() {
     let mut node = Node::new();
     assert_eq!(node.apply(Command::Put(put("", "x"))), Err(Error::EmptyKey));
-    assert_eq!(
-        node.apply(Command::DeleteRange(delete("", "x"))),
-        Err(Error::EmptyKey)
-    );
+    assert_eq!(node.apply(Command::DeleteRange(delete("", "x"))), Err(Error::EmptyKey));
     assert_eq!(get("").validate(), Err(Error::EmptyKey));
     assert_eq!(node.revision(), 1);
 }
@@ -126,11 +86,7 @@ fn deleting_nothing_is_no_revision() {
     let mut node = Node::with(&["b"]);
     assert_eq!(node.delete("a", ""), (0, 2));
     assert_eq!(node.delete("c", "z"), (0, 2));
-    assert_eq!(
-        node.delete("z", "a"),
-        (0, 2),
-        "an upside-down range is empty"
-    );
+    assert_eq!(node.delete("z", "a"), (0, 2), "an upside-down range is empty");
     assert_eq!(node.revision(), 2);
 }
 
@@ -146,18 +102,11 @@ fn a_deletion_is_one_revision_however_many_keys_go() {
 #[test]
 fn a_deletion_answers_what_it_deleted_by_key_if_asked() {
     let mut node = Node::with(&["c", "a", "b"]);
-    let request = DeleteRangeRequest {
-        prev_kv: true,
-        ..delete("\0", "\0")
-    };
+    let request = DeleteRangeRequest { prev_kv: true, ..delete("\0", "\0") };
     let Ok(Response::DeleteRange(response)) = node.apply(Command::DeleteRange(request)) else {
         panic!()
     };
-    let gone: Vec<_> = response
-        .prev_kvs
-        .iter()
-        .map(|kv| (&kv.key[..], kv.mod_revision))
-        .collect();
+    let gone: Vec<_> = response.prev_kvs.iter().map(|kv| (&kv.key[..], kv.mod_revision)).collect();
     assert_eq!(gone, [(&b"a"[..], 3), (b"b", 4), (b"c", 2)]);
 }
 
@@ -167,18 +116,11 @@ fn events_tell_what_each_revision_did_and_what_was_before() {
     node.put("a", "2");
     node.delete("a", "c");
     let first: Vec<_> = node.machine.store().events(2).collect();
-    assert_eq!(
-        (first.len(), &first[0].kv.key[..], &first[0].prev_kv),
-        (1, &b"a"[..], &None)
-    );
+    assert_eq!((first.len(), &first[0].kv.key[..], &first[0].prev_kv), (1, &b"a"[..], &None));
     let gone: Vec<_> = node.machine.store().events(5).collect();
     assert_eq!(gone.len(), 2);
     assert_eq!(gone[0].kind, EventKind::Delete);
-    let bare = KeyValue {
-        key: bytes("a"),
-        mod_revision: 5,
-        ..KeyValue::default()
-    };
+    let bare = KeyValue { key: bytes("a"), mod_revision: 5, ..KeyValue::default() };
     assert_eq!(gone[0].kv, bare, "a deletion has key and revision only");
     assert_eq!(&gone[0].prev_kv.as_ref().unwrap().value[..], b"2");
     assert_eq!(node.machine.store().events(6).count(), 0);
@@ -189,11 +131,7 @@ fn events_tell_what_each_revision_did_and_what_was_before() {
 fn values_do_not_hold_on_to_the_buffer_they_came_in() {
     let mut node = Node::new();
     let buffer = Bytes::from(vec![b'x'; 1 << 20]);
-    let request = PutRequest {
-        key: buffer.slice(..3),
-        value: buffer.slice(3..9),
-        ..put("", "")
-    };
+    let request = PutRequest { key: buffer.slice(..3), value: buffer.slice(3..9), ..put("", "") };
     node.apply(Command::Put(request)).unwrap();
     assert!(buffer.is_unique(), "the store has its own copy");
 }
@@ -241,14 +179,8 @@ fn refusals_speak_etcds_words() {
         (Error::LeaseNotFound, "requested lease not found"),
         (Error::TooManyOps, "too many operations in txn request"),
         (Error::DuplicateKey, "duplicate key given in txn request"),
-        (
-            Error::Compacted,
-            "mvcc: required revision has been compacted",
-        ),
-        (
-            Error::FutureRevision,
-            "mvcc: required revision is a future revision",
-        ),
+        (Error::Compacted, "mvcc: required revision has been compacted"),
+        (Error::FutureRevision, "mvcc: required revision is a future revision"),
     ];
     for (error, text) in words {
         assert_eq!(error.to_string(), text);
