@@ -14,7 +14,7 @@
 //! |---|---|---|---|---|
 //! | control | heartbeats | their replies | [`Config::control`] | dropped |
 //! | control | votes, `TimeoutNow` | votes | 16 calls | dropped |
-//! | control | forwarded proposals and reads | refusals, read indices | [`Config::bulk`] | dropped |
+//! | control | proposals and reads for the leader | their answers | [`Config::bulk`] | dropped |
 //! | bulk | entries | `Appended`, `Rejected` | [`Config::bulk`] | dropped |
 //! | snapshot, on demand | chunks | a receipt | 2 chunks and the HTTP/2 window | reader waits |
 //!
@@ -36,8 +36,8 @@
 //! # What is deliberately absent
 //!
 //! It knows neither storage nor the node: where snapshots are kept is behind [`Snapshots`].
-//! TLS has its seams in `dial::endpoint` for the way out, and for the way in where the application gives
-//! [`server_builder`] its listener.
+//! TLS has its seams: on the way out in `dial::endpoint`, on the way in where the application
+//! gives [`server_builder`] its listener.
 
 mod codec;
 mod dial;
