@@ -42,10 +42,9 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::StatusResponse>, Status> {
         self.context.admit(request.metadata())?;
         let handle = &self.context.handle;
-        let status = handle.status();
-        let (revision, size, size_in_use) = handle.with_store(|store| {
-            (store.revision(), store.size_bytes(), store.size_in_use_bytes())
-        });
+        let (status, applied) = (handle.status(), handle.applied_index());
+        let (revision, size, size_in_use) = handle
+            .with_store(|store| (store.revision(), store.size_bytes(), store.size_in_use_bytes()));
         let no_leader = status.leader.is_none().then(|| "etcdserver: no leader".to_owned());
         let this = handle.members().into_iter().find(|member| member.id == status.node_id);
         Ok(Response::new(pb::StatusResponse {
@@ -53,9 +52,9 @@ impl Maintenance for MaintenanceService {
             version: VERSION.to_owned(),
             db_size: signed(size),
             leader: status.leader.map_or(0, NodeId::get),
-            raft_index: status.commit.0,
+            raft_index: status.commit.max(applied).0,
             raft_term: status.term.0,
-            raft_applied_index: status.applied.0,
+            raft_applied_index: applied.0,
             errors: no_leader.into_iter().collect(),
             db_size_in_use: signed(size_in_use),
             is_learner: this.is_some_and(|member| member.learner),

@@ -82,7 +82,7 @@ impl Consensus {
     /// Ends the thread: the peers see the connections close.
     pub(super) fn end(self) {
         // An error: it has ended already.
-        drop(self.end.send(()));
+        let _ = self.end.send(());
         drop(self.thread.join());
     }
 }
@@ -130,7 +130,7 @@ impl Clients {
                 error!(%error, "the client port has failed");
             }
             // Nobody may be listening any more.
-            drop(done.send(()));
+            let _ = done.send(());
         })?;
         Ok(Self { drain, drained })
     }
@@ -138,7 +138,7 @@ impl Clients {
     /// Takes no more connections, and waits for the requests under way until `deadline`. Whether
     /// all of them were answered.
     pub(super) fn drain(self, deadline: Instant) -> bool {
-        drop(self.drain.send(()));
+        let _ = self.drain.send(());
         let left = deadline.saturating_duration_since(Instant::now());
         self.drained.recv_timeout(left).is_ok()
     }

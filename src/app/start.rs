@@ -45,7 +45,7 @@ pub struct Node {
     metrics: Arc<Metrics>,
     pub(super) clients: Clients,
     pub(super) consensus: Consensus,
-    pub(super) workers: Vec<JoinHandle<()>>,
+    pub(super) workers: Workers,
 }
 
 /// Why a node did not start.
@@ -124,7 +124,7 @@ impl Node {
             recovered.latest_snapshot,
             recovered.log_bytes,
         );
-        let workers = Workers::start(WorkersParts {
+        let (workers, applier) = Workers::start(WorkersParts {
             wal: recovered.wal,
             snapshots: recovered.snapshots.clone(),
             applied: recovered.applied,
@@ -145,8 +145,8 @@ impl Node {
                 peers: peers_inbox,
                 clients: clients_inbox,
             },
-            persister: workers.persister,
-            applier: workers.applier,
+            persister: workers.persister.clone(),
+            applier,
             ticker: Ticker::new(tick(config), confirm_ticks + 1),
             pulse,
             status,
@@ -157,7 +157,7 @@ impl Node {
         let consensus =
             Consensus::start(config, peers_listener, &handle, messages, snapshots, driver)?;
         let clients = Clients::start(config, clients_listener, &handle, &metrics)?;
-        Ok(Self { handle, metrics, clients, consensus, workers: workers.threads })
+        Ok(Self { handle, metrics, clients, consensus, workers })
     }
 
     /// The door to the node.
@@ -182,16 +182,18 @@ struct WorkersParts {
     metrics: Arc<Metrics>,
 }
 
-/// The threads that wait for disks, and the ways to give them work. Each ends when nobody can
-/// give it work any more.
-struct Workers {
+/// The threads that wait for disks. Each ends when nobody can give it work any more, but for the
+/// log writer, who is told.
+pub(super) struct Workers {
     persister: thread_channel::Sender<persister::Job<RealDisk>>,
-    applier: thread_channel::Sender<applier::Job>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
-    fn start(parts: WorkersParts) -> Result<Self, StartError> {
+    /// Starts them; gives the way to the applier as well, whose end is the driver's.
+    fn start(
+        parts: WorkersParts,
+    ) -> Result<(Self, thread_channel::Sender<applier::Job>), StartError> {
         let (persister, persister_jobs) = thread_channel::channel();
         let (spares, spare_jobs) = thread_channel::channel();
         let (to_snapshotter, snapshotter_jobs) = thread_channel::channel();
@@ -228,7 +230,17 @@ impl Workers {
             start_thread("snapshot", move || snapshotter.run(&snapshotter_jobs))?,
             start_thread("apply", move || run_applier(owner, &applier_jobs))?,
         ];
-        Ok(Self { persister, applier, threads })
+        Ok((Self { persister, threads }, applier))
+    }
+
+    /// Lets them finish what they have, once the driver is gone.
+    pub(super) fn end(self) {
+        // An error: it has ended already.
+        let _ = self.persister.send(persister::Job::End);
+        for thread in self.threads {
+            // A panic has ended the process already, or is a test's to see.
+            drop(thread.join());
+        }
     }
 }
 

@@ -25,10 +25,7 @@ impl Node {
             warn!("some clients were still waiting when the grace period ended");
         }
         consensus.end();
-        for worker in workers {
-            // A panic has ended the process already, or is a test's to see.
-            drop(worker.join());
-        }
+        workers.end();
     }
 
     /// Goes unready and lets somebody else lead, until `deadline`.

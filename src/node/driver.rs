@@ -141,7 +141,7 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
                 Effect::ReadReady(tickets) => tickets.into_iter().for_each(barrier_passed),
                 Effect::TransferDone(ticket) => barrier_passed(ticket),
                 Effect::VoteReply { ticket: Ticket::Vote(reply), granted } => {
-                    drop(reply.send(Ok(granted)));
+                    let _ = reply.send(Ok(granted));
                 }
                 Effect::VoteReply { ticket, .. } => {
                     unreachable!("a vote was asked for with a ticket of another kind: {ticket:?}")

@@ -126,6 +126,12 @@ impl Handle {
         Arc::new(Status { alive: false, ready: false, leader_confirmed: false, ..(*status).clone() })
     }
 
+    /// The last entry that the store is known to hold: at least that of every answer given.
+    pub fn applied_index(&self) -> Index {
+        let machine = self.machine.read().unwrap_or_else(PoisonError::into_inner);
+        self.status.borrow().applied.max(Index(machine.applied()))
+    }
+
     /// Wakes whenever the status changes. A driver that hangs does not wake it: ask
     /// [`status`](Self::status) now and then too.
     pub fn watch_status(&self) -> watch::Receiver<Arc<Status>> {

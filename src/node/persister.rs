@@ -26,6 +26,9 @@ pub enum Job<D: Disk> {
     Release(SnapshotMeta),
     /// A blank segment, or why there is none.
     Spare(Result<Spare<D>, storage::Error>),
+    /// Nothing more will come. The maker of segments and the writer hold each other's senders, so
+    /// neither would end by itself.
+    End,
 }
 
 /// Batches under one sync. Bounds how long the first of them waits for the last.
@@ -49,7 +52,7 @@ pub struct Ways<D: Disk> {
     pub metrics: Arc<Metrics>,
 }
 
-/// Runs until the driver is gone.
+/// Runs until [`Job::End`], or until the driver is gone.
 ///
 /// # Errors
 ///
@@ -95,6 +98,9 @@ pub fn run<D: Disk>(mut wal: Wal<D>, ways: &Ways<D>) -> Result<(), storage::Erro
                 return Ok(());
             }
         }
+        if group.ended {
+            return Ok(());
+        }
     }
 }
 
@@ -107,6 +113,7 @@ struct Group {
     /// Snapshots of our own.
     released: Vec<SnapshotMeta>,
     spare_failed: bool,
+    ended: bool,
 }
 
 /// Appends `first` and whatever waits behind it.
@@ -128,6 +135,7 @@ fn write_group<D: Disk>(
                 group.written = Some(persist.seq);
             }
             Job::Release(meta) => group.released.push(meta),
+            Job::End => group.ended = true,
             Job::Spare(Ok(spare)) => wal.add_spare(spare),
             Job::Spare(Err(error)) => {
                 warn!(%error, "no segment made ahead");

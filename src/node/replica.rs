@@ -76,13 +76,12 @@ struct PendingTransfer<T> {
     deadline: Tick,
 }
 
-/// A vote that leaves through a door instead of to a peer.
+/// A vote that is to leave through a door instead of to a peer.
 #[derive(Debug)]
 struct PendingVote<T> {
-    seq: PersistSeq,
     candidate: NodeId,
+    deadline: Tick,
     ticket: T,
-    granted: bool,
 }
 
 /// One member, without its sockets and its disk.
@@ -104,7 +103,7 @@ pub struct Replica<T> {
     applying_term: Term,
     persists: VecDeque<PendingPersist>,
     transfers: Vec<PendingTransfer<T>>,
-    votes: Vec<PendingVote<T>>,
+    votes: VecDeque<PendingVote<T>>,
     snapshots: SnapshotWork,
     stopping: bool,
     effects: Vec<Effect<T>>,
@@ -152,7 +151,7 @@ impl<T> Replica<T> {
             applying_term: Term::default(),
             persists: VecDeque::new(),
             transfers: Vec::new(),
-            votes: Vec::new(),
+            votes: VecDeque::new(),
             snapshots: SnapshotWork {
                 log_bytes,
                 latest: latest_snapshot,
@@ -284,6 +283,10 @@ impl<T> Replica<T> {
             .partition(|transfer| transfer.deadline <= self.now);
         self.transfers = kept;
         self.fail_all(late.into_iter().map(|late| late.ticket), RequestError::Timeout);
+        while self.votes.front().is_some_and(|vote| vote.deadline <= self.now) {
+            let vote = self.votes.pop_front().expect("the front was just seen");
+            self.effects.push(Effect::Fail(vote.ticket, RequestError::Timeout));
+        }
     }
 
     fn fail_all(&mut self, tickets: impl IntoIterator<Item = T>, why: RequestError) {
@@ -353,7 +356,7 @@ impl<T> Replica<T> {
         if let Some(transition) = transition {
             self.transition(transition);
         }
-        self.effects.extend(messages.into_iter().map(Effect::Send));
+        messages.into_iter().for_each(|message| self.send(message));
         if let Some(persist) = persist {
             self.persist(persist);
         }
@@ -414,7 +417,7 @@ impl<T> Replica<T> {
         self.raft.persisted(seq);
         while self.persists.front().is_some_and(|batch| batch.seq <= seq) {
             let batch = self.persists.pop_front().expect("the front was just seen");
-            self.effects.extend(batch.messages_after.into_iter().map(Effect::Send));
+            batch.messages_after.into_iter().for_each(|message| self.send(message));
             if let Some(meta) = batch.restore {
                 self.snapshots.latest = meta.last.index;
                 // Its entries are skipped here, and with them the outcome of our own.
@@ -424,13 +427,6 @@ impl<T> Replica<T> {
                 self.effects.push(Effect::Restore(meta));
             }
         }
-        let (done, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.votes).into_iter().partition(|vote| vote.seq <= seq);
-        self.votes = kept;
-        self.effects.extend(
-            done.into_iter()
-                .map(|vote| Effect::VoteReply { ticket: vote.ticket, granted: vote.granted }),
-        );
     }
 
     fn apply(&mut self, committed: Vec<Entry>) {
@@ -556,38 +552,35 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Asks the core for a vote as a peer would, and catches the reply on its way out.
+    /// Asks the core for a vote as a peer would; [`Self::send`] catches the reply on its way out,
+    /// which for a grant is after the disk.
     fn vote_request(&mut self, candidate: NodeId, term: Term, ticket: T) {
-        while self.drain() {}
-        let body =
-            Body::RequestVote { last: raft::EntryId::default(), pre_vote: false, transfer: false };
-        self.raft.step(Message { from: candidate, to: self.config.raft.id, term, body });
-        let mut ready_before = self.effects.len();
-        while self.drain() {}
-        let reply = |message: &Message| match message.body {
-            Body::Vote { granted, pre_vote: false } if message.to == candidate => Some(granted),
-            _ => None,
+        let me = self.config.raft.id;
+        if candidate == me || !self.raft.membership().is_voter(candidate) {
+            self.effects.push(Effect::VoteReply { ticket, granted: false });
+            return;
+        }
+        let deadline = self.now + u64::from(self.config.request_ticks);
+        self.votes.push_back(PendingVote { candidate, deadline, ticket });
+        let last = raft::EntryId::default();
+        let body = Body::RequestVote { last, pre_vote: false, transfer: false };
+        self.raft.step(Message { from: candidate, to: me, term, body });
+    }
+
+    /// Lets a message go, unless it answers a vote that was asked for through a door. Should the
+    /// candidate itself have asked as well, either gets one of two answers of the same rule.
+    fn send(&mut self, message: Message) {
+        let effect = match message.body {
+            Body::Vote { granted, pre_vote: false } => {
+                let asked = self.votes.iter().position(|vote| vote.candidate == message.to);
+                match asked.and_then(|at| self.votes.remove(at)) {
+                    Some(vote) => Effect::VoteReply { ticket: vote.ticket, granted },
+                    None => Effect::Send(message),
+                }
+            }
+            _ => Effect::Send(message),
         };
-        // A refusal reveals nothing that waits for the disk.
-        while ready_before < self.effects.len() {
-            if let Effect::Send(message) = &self.effects[ready_before]
-                && let Some(granted) = reply(message)
-            {
-                self.effects[ready_before] = Effect::VoteReply { ticket, granted };
-                return;
-            }
-            ready_before += 1;
-        }
-        for batch in self.persists.iter_mut().rev() {
-            let found = batch.messages_after.iter().position(|message| reply(message).is_some());
-            if let Some(found) = found {
-                let message = batch.messages_after.remove(found);
-                let granted = reply(&message).expect("it was found by this");
-                self.votes.push(PendingVote { seq: batch.seq, candidate, ticket, granted });
-                return;
-            }
-        }
-        self.effects.push(Effect::VoteReply { ticket, granted: false });
+        self.effects.push(effect);
     }
 
     fn stop(&mut self) {

@@ -85,6 +85,13 @@ impl RaftNode {
         }
     }
 
+    /// Forgets applied entries, oldest first, until those left take at most `bytes_max`.
+    pub fn shrink_log(&mut self, bytes_max: usize) {
+        if let Some(upto) = self.log.excess(bytes_max) {
+            self.compact(upto);
+        }
+    }
+
     /// Forgets entries up to `upto`, all of them applied. A follower that still lacks one of them
     /// will need a snapshot.
     pub fn compact(&mut self, upto: Index) {
