@@ -8,6 +8,42 @@ die() {
     exit 1
 }
 
+# section TITLE COMMAND...: runs the command under a heading that tells when it began.
+SECTION=start
+section() {
+    SECTION=$1
+    shift
+    printf '\n=== %s (at %d:%02d)\n' "$SECTION" $((SECONDS / 60)) $((SECONDS % 60))
+    "$@"
+}
+
+# Compose v2 where it is, else its predecessor, for whoever sources this.
+# shellcheck disable=SC2034
+COMPOSE=()
+find_compose() {
+    if docker compose version >/dev/null 2>&1; then
+        COMPOSE=(docker compose)
+    elif command -v docker-compose >/dev/null; then
+        COMPOSE=(docker-compose)
+    else
+        return 1
+    fi
+}
+
+wait_healthy() {
+    local deadline=$((SECONDS + 60)) name health
+    for name in "$@"; do
+        until health=$(docker inspect --format '{{.State.Health.Status}}' "$name") &&
+            [[ $health == healthy ]]; do
+            if ((SECONDS > deadline)); then
+                docker logs --tail 50 "$name"
+                die "$name is $health"
+            fi
+            sleep 0.1
+        done
+    done
+}
+
 # Debian packages that a fresh machine may lack. apt's lists are fetched only where one is missing.
 need_packages() {
     local package missing=()
