@@ -23,7 +23,7 @@
 //! # Locks, and who holds them how long
 //!
 //! The owner guards the machine with a lock: the applier writes, readers share. A read of unknown
-//! length is a scan in steps ([`RangeScan`], [`HashScan`], [`SnapshotCursor`]), each step a short
+//! length is a scan in steps ([`RangeScan`], [`TxnScan`], [`HashScan`], [`SnapshotCursor`]), each step a short
 //! hold. A scan fixes its revision when it begins and pins it, so that physical compaction leaves
 //! what it has yet to read; logical compaction may pass it by. If a snapshot from the leader
 //! replaces the whole store, reads begin anew and a snapshot being made ends with an error.
@@ -65,6 +65,7 @@ mod hash;
 mod range;
 mod snapshot;
 mod txn;
+mod txn_scan;
 
 #[cfg(test)]
 mod tests;
@@ -77,6 +78,7 @@ pub use machine::Machine;
 pub use range::RangeScan;
 pub use snapshot::{SnapshotCursor, SnapshotError, SnapshotImport};
 pub use store::Store;
+pub use txn_scan::TxnScan;
 pub use types::{
     CompactionRequest, CompactionResponse, Compare, CompareResult, CompareTarget,
     DeleteRangeRequest, DeleteRangeResponse, Event, EventKind, KeyValue, PutRequest, PutResponse,

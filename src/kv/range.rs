@@ -70,9 +70,17 @@ impl RangeScan {
         if self.pin.as_ref().is_some_and(|pin| !pin.holds(store)) {
             *self = Self::new(std::mem::take(&mut self.request), store)?;
         }
-        self.next = self.walk(store, keys_max.max(1));
-        self.done = self.next.is_none();
-        Ok(self.done)
+        Ok(self.step_within(store, &mut keys_max.max(1)))
+    }
+
+    /// Looks at up to `left` more keys of the store it began with, and says how many are left of
+    /// those; true when it is done.
+    pub(super) fn step_within(&mut self, store: &Store, left: &mut usize) -> bool {
+        if !self.done {
+            self.next = self.walk(store, left);
+            self.done = self.next.is_none();
+        }
+        self.done
     }
 
     /// The answer, once [`Self::step`] has said that it is done. Needs no store and no lock.
@@ -93,7 +101,7 @@ impl RangeScan {
     }
 
     /// Looks at `left` keys; the one to go on with.
-    fn walk(&mut self, store: &Store, mut left: usize) -> Option<Key> {
+    fn walk(&mut self, store: &Store, left: &mut usize) -> Option<Key> {
         let (begin, end) = key_index::bounds(&self.request.key, &self.request.range_end)?;
         let begin = self.next.as_ref().map_or(begin, |key| Bound::Included(key.as_slice()));
         let sort_at = sort_at(&self.request);
@@ -105,10 +113,10 @@ impl RangeScan {
         // Whether a key exists now stands in the tree itself.
         let now = self.revision == store.revision;
         for (key, slot) in store.index.range((begin, end)) {
-            if left == 0 {
+            if *left == 0 {
                 return Some(key.clone());
             }
-            left -= 1;
+            *left -= 1;
             if now && slot.is_deleted() {
                 continue;
             }

@@ -10,7 +10,7 @@ use super::error::Error;
 use super::key_index::{Bounds, KeyIndex, Version};
 use super::range::RangeScan;
 use super::revision::Revision;
-use super::txn;
+use super::txn_scan::TxnScan;
 use super::types::{Event, EventKind, KeyValue, RangeRequest, RangeResponse};
 use super::types::{TxnRequest, TxnResponse};
 
@@ -74,10 +74,13 @@ impl Store {
         Ok(scan.finish())
     }
 
-    /// Does a transaction that only reads, which needs no log entry. Answers as if it had been
-    /// applied at the current revision. One that might write is refused by assertion.
+    /// Does a transaction that only reads in one go; [`TxnScan`] does it in steps, and says what
+    /// it panics at.
     pub fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Error> {
-        txn::read(self, request)
+        let mut scan = TxnScan::new(request.clone(), self)?;
+        let done = scan.step(self, usize::MAX)?;
+        assert!(done, "a step without bound ends the scan");
+        Ok(scan.finish())
     }
 
     /// What the change of revision `main` did, in order; nothing if there is no such revision, or

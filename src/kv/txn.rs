@@ -35,38 +35,25 @@ pub(super) fn delete_range(
 pub(super) fn apply(store: &mut Store, request: &TxnRequest) -> Result<TxnResponse, Error> {
     let plan = plan(store, request)?;
     let mut write = Write::new(store);
-    let mut response = execute(&plan, &mut |op| do_op(&mut write, op));
-    response.revision = store.revision;
-    Ok(response)
-}
-
-/// Does a transaction that only reads.
-pub(super) fn read(store: &Store, request: &TxnRequest) -> Result<TxnResponse, Error> {
-    assert!(request.is_read_only(), "a transaction that may write goes through the log");
-    let plan = plan(store, request)?;
-    let mut response = execute(&plan, &mut |op| match op {
-        RequestOp::Range(request) => do_range(store, request),
-        RequestOp::Put(_) | RequestOp::DeleteRange(_) | RequestOp::Txn(_) => {
-            unreachable!("only reads are left")
-        }
-    });
+    let mut response = execute(&plan, &mut write);
     response.revision = store.revision;
     Ok(response)
 }
 
 /// The branch taken, and those within it.
-struct Plan<'a> {
-    succeeded: bool,
-    steps: Vec<Step<'a>>,
+pub(super) struct Plan<'a> {
+    pub(super) succeeded: bool,
+    pub(super) steps: Vec<Step<'a>>,
 }
 
-enum Step<'a> {
+/// One thing to do.
+pub(super) enum Step<'a> {
     Op(&'a RequestOp),
     Inner(Plan<'a>),
 }
 
 /// Compares and checks: what is left to do then cannot fail.
-fn plan<'a>(store: &Store, request: &'a TxnRequest) -> Result<Plan<'a>, Error> {
+pub(super) fn plan<'a>(store: &Store, request: &'a TxnRequest) -> Result<Plan<'a>, Error> {
     request.validate()?;
     let plan = choose(store, request);
     check(store, &plan)?;
@@ -127,24 +114,20 @@ fn check_lease(request: &PutRequest) -> Result<(), Error> {
     if request.lease == 0 { Ok(()) } else { Err(Error::LeaseNotFound) }
 }
 
-fn execute(plan: &Plan<'_>, op: &mut impl FnMut(&RequestOp) -> ResponseOp) -> TxnResponse {
+fn execute(plan: &Plan<'_>, write: &mut Write<'_>) -> TxnResponse {
     let mut responses = Vec::with_capacity(plan.steps.len());
     for step in &plan.steps {
         responses.push(match step {
-            Step::Op(request) => op(request),
-            Step::Inner(inner) => ResponseOp::Txn(execute(inner, op)),
+            Step::Inner(inner) => ResponseOp::Txn(execute(inner, write)),
+            Step::Op(RequestOp::Range(request)) => do_range(write.store, request),
+            Step::Op(RequestOp::Put(request)) => ResponseOp::Put(do_put(write, request)),
+            Step::Op(RequestOp::DeleteRange(request)) => {
+                ResponseOp::DeleteRange(do_delete(write, request))
+            }
+            Step::Op(RequestOp::Txn(_)) => unreachable!("inner transactions are plans"),
         });
     }
     TxnResponse { revision: 0, succeeded: plan.succeeded, responses }
-}
-
-fn do_op(write: &mut Write<'_>, op: &RequestOp) -> ResponseOp {
-    match op {
-        RequestOp::Range(request) => do_range(write.store, request),
-        RequestOp::Put(request) => ResponseOp::Put(do_put(write, request)),
-        RequestOp::DeleteRange(request) => ResponseOp::DeleteRange(do_delete(write, request)),
-        RequestOp::Txn(_) => unreachable!("inner transactions are plans"),
-    }
 }
 
 fn do_range(store: &Store, request: &RangeRequest) -> ResponseOp {

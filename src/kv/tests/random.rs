@@ -8,7 +8,7 @@ use super::model::Model;
 use super::strategy;
 use crate::kv::{
     Command, HashScan, Machine, RangeRequest, RangeResponse, RangeScan, SnapshotCursor,
-    SnapshotImport, StoreHash, TxnRequest,
+    SnapshotImport, StoreHash, TxnRequest, TxnResponse, TxnScan,
 };
 
 #[derive(Clone, Debug)]
@@ -18,6 +18,7 @@ enum Step {
     ReadTxn(TxnRequest),
     Sweep(usize),
     BeginScan(RangeRequest),
+    BeginTxnScan(TxnRequest),
     BeginHash,
     BeginSnapshot,
     /// Goes on with all that has begun.
@@ -31,6 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => strategy::read_txn().prop_map(Step::ReadTxn),
         4 => (1..6_usize).prop_map(Step::Sweep),
         2 => strategy::range().prop_map(Step::BeginScan),
+        1 => strategy::read_txn().prop_map(Step::BeginTxnScan),
         1 => Just(Step::BeginHash),
         1 => Just(Step::BeginSnapshot),
         6 => (1..4_usize).prop_map(Step::GoOn),
@@ -57,6 +59,7 @@ struct World {
     hoarder: Machine,
     index: u64,
     scans: Vec<(RangeScan, RangeResponse)>,
+    txns: Vec<(TxnScan, TxnResponse)>,
     hashes: Vec<(HashScan, StoreHash)>,
     exports: Vec<Export>,
     /// Machines restored from snapshots, which follow from then on.
@@ -71,6 +74,7 @@ impl World {
             hoarder: Machine::new(),
             index: 0,
             scans: Vec::new(),
+            txns: Vec::new(),
             hashes: Vec::new(),
             exports: Vec::new(),
             restored: Vec::new(),
@@ -101,6 +105,13 @@ impl World {
                 let expected = self.model.range(&request);
                 match RangeScan::new(request, self.machine.store()) {
                     Ok(scan) => self.scans.push((scan, expected.unwrap())),
+                    Err(error) => assert_eq!(Err(error), expected),
+                }
+            }
+            Step::BeginTxnScan(request) => {
+                let expected = self.model.read_txn(&request);
+                match TxnScan::new(request, self.machine.store()) {
+                    Ok(scan) => self.txns.push((scan, expected.unwrap())),
                     Err(error) => assert_eq!(Err(error), expected),
                 }
             }
@@ -145,6 +156,13 @@ impl World {
                 self.scans.push((scan, expected));
             }
         }
+        for (mut scan, expected) in std::mem::take(&mut self.txns) {
+            if scan.step(store, budget).unwrap() {
+                assert_eq!(scan.finish(), expected);
+            } else {
+                self.txns.push((scan, expected));
+            }
+        }
         for (mut scan, expected) in std::mem::take(&mut self.hashes) {
             if scan.step(store, budget).unwrap() {
                 assert_eq!(scan.finish(), expected);
@@ -164,12 +182,17 @@ impl World {
     }
 
     fn end(mut self) {
-        while !(self.scans.is_empty() && self.hashes.is_empty() && self.exports.is_empty()) {
+        while !(self.scans.is_empty()
+            && self.txns.is_empty()
+            && self.hashes.is_empty()
+            && self.exports.is_empty())
+        {
             self.go_on(2);
         }
         let hash = self.hoarder.store().hash(0).unwrap();
         let machines = [&mut self.machine, &mut self.hoarder];
         for machine in machines.into_iter().chain(&mut self.restored) {
+            compare(machine, &self.model);
             assert!(machine.compact_step(usize::MAX));
             assert!(!machine.store().compaction_pending());
             compare(machine, &self.model);

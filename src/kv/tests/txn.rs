@@ -1,6 +1,7 @@
 //! Transactions.
 
 use super::*;
+use crate::kv::TxnScan;
 
 fn op_put(key: &str, value: &str) -> RequestOp {
     RequestOp::Put(put(key, value))
@@ -379,4 +380,41 @@ fn a_read_only_transaction_needs_no_log() {
     assert_eq!((response.revision, response.succeeded, response.responses.len()), (2, true, 1));
     let future = RequestOp::Range(RangeRequest { revision: 3, ..get("a") });
     assert_eq!(node.machine.store().read_txn(&txn(vec![future])), Err(Error::FutureRevision));
+}
+
+#[test]
+fn a_long_read_only_transaction_in_steps_answers_from_one_state() {
+    let mut node = Node::with(&["a", "b", "c", "a"]);
+    let old = RangeRequest { revision: 2, ..everything() };
+    let inner = TxnRequest {
+        compare: vec![compare("b", CompareResult::Equal, CompareTarget::Version(1))],
+        success: vec![RequestOp::Range(old), op_get("b")],
+        failure: vec![],
+    };
+    let request =
+        txn(vec![RequestOp::Range(everything()), RequestOp::Txn(inner), op_get("c"), op_get("x")]);
+    let expected = node.machine.store().read_txn(&request).unwrap();
+    let mut scan = TxnScan::new(request.clone(), node.machine.store()).unwrap();
+    let mut steps = 1;
+    while !scan.step(node.machine.store(), 1).unwrap() {
+        node.put("b", "later");
+        node.delete("c", "");
+        node.compact(node.revision()).unwrap();
+        node.sweep();
+        steps += 1;
+    }
+    assert!(steps > 5, "{steps}");
+    assert_eq!(scan.finish(), expected);
+    node.sweep();
+    assert!(!node.machine.store().compaction_pending(), "the history is let go");
+    let other = Node::with(&["b"]);
+    let mut scan = TxnScan::new(txn(vec![op_get("a")]), node.machine.store()).unwrap();
+    assert_eq!(scan.step(other.machine.store(), 9), Ok(true));
+    assert_eq!(scan.finish(), other.machine.store().read_txn(&txn(vec![op_get("a")])).unwrap());
+}
+
+#[test]
+#[should_panic(expected = "goes through the log")]
+fn a_transaction_that_may_write_is_not_read() {
+    let _ = Node::new().machine.store().read_txn(&txn(vec![op_put("a", "")]));
 }
