@@ -22,23 +22,13 @@ const CLIENT_PORTS: [u16; 3] = [2379, 22379, 32379];
 const GRACE: Duration = Duration::from_secs(2);
 
 fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .init();
-    let data = tempfile::Builder::new()
-        .prefix("raft-local-cluster-")
-        .tempdir()?;
-    let nodes: Vec<Node> = (0..3)
-        .map(|place| start(place, data.path()))
-        .collect::<Result<_, _>>()?;
-    println!(
-        "Three members of one cluster, with their data in {}",
-        data.path().display()
-    );
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).init();
+    let data = tempfile::Builder::new().prefix("raft-local-cluster-").tempdir()?;
+    let nodes: Vec<Node> =
+        (0..3).map(|place| start(place, data.path())).collect::<Result<_, _>>()?;
+    println!("Three members of one cluster, with their data in {}", data.path().display());
     println!();
-    let endpoints = CLIENT_PORTS
-        .map(|port| format!("127.0.0.1:{port}"))
-        .join(",");
+    let endpoints = CLIENT_PORTS.map(|port| format!("127.0.0.1:{port}")).join(",");
     println!("    etcdctl --endpoints={endpoints} put greeting hello");
     println!("    etcdctl --endpoints={endpoints} endpoint status -w table");
     println!("    http://127.0.0.1:{}/", CLIENT_PORTS[0]);
@@ -47,9 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!();
 
     let start = Instant::now();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         for node in &nodes {
             tokio::spawn(report(node.handle().watch_status(), start));
@@ -59,10 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("\nstopping");
     // All at once: each has only the others to hand leadership to.
-    let stops: Vec<_> = nodes
-        .into_iter()
-        .map(|node| thread::spawn(move || node.stop(GRACE)))
-        .collect();
+    let stops: Vec<_> =
+        nodes.into_iter().map(|node| thread::spawn(move || node.stop(GRACE))).collect();
     for stop in stops {
         stop.join().map_err(|_| "a member could not be stopped")?;
     }
@@ -81,18 +67,9 @@ fn start(place: usize, data: &Path) -> Result<Node, Box<dyn Error>> {
     let config = Config::from_pairs([
         ("RAFT_NODE_ID", id.to_string()),
         ("RAFT_PEERS", peers.join(",")),
-        (
-            "RAFT_PEER_LISTEN",
-            format!("127.0.0.1:{}", PEER_PORTS[place]),
-        ),
-        (
-            "RAFT_CLIENT_LISTEN",
-            format!("127.0.0.1:{}", CLIENT_PORTS[place]),
-        ),
-        (
-            "RAFT_DATA_DIR",
-            data.join(format!("node{id}")).display().to_string(),
-        ),
+        ("RAFT_PEER_LISTEN", format!("127.0.0.1:{}", PEER_PORTS[place])),
+        ("RAFT_CLIENT_LISTEN", format!("127.0.0.1:{}", CLIENT_PORTS[place])),
+        ("RAFT_DATA_DIR", data.join(format!("node{id}")).display().to_string()),
     ])?;
     Ok(Node::start(&config)?)
 }
@@ -108,12 +85,7 @@ struct View {
 
 impl View {
     fn of(status: &Status) -> Self {
-        Self {
-            role: status.role,
-            term: status.term.0,
-            leader: status.leader,
-            ready: status.ready,
-        }
+        Self { role: status.role, term: status.term.0, leader: status.leader, ready: status.ready }
     }
 
     fn tell(self) -> String {

@@ -98,11 +98,7 @@ impl Config {
         N: Into<OsString>,
         V: Into<OsString>,
     {
-        Self::from_os_pairs(
-            pairs
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into())),
-        )
+        Self::from_os_pairs(pairs.into_iter().map(|(name, value)| (name.into(), value.into())))
     }
 
     /// The variables that exist, in the order in which they are documented.
@@ -219,10 +215,7 @@ impl Provider for Environment {
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let values = self
-            .0
-            .iter()
-            .map(|(name, raw)| ((*name).to_owned(), raw.clone().into()));
+        let values = self.0.iter().map(|(name, raw)| ((*name).to_owned(), raw.clone().into()));
         Ok(Profile::Default.collect(values.collect::<Dict>()))
     }
 }
@@ -253,11 +246,7 @@ struct Reader {
 impl Reader {
     fn new(environment: Environment, faults: Vec<Fault>) -> Self {
         let set = environment.0.clone();
-        Self {
-            figment: Figment::from(Defaults).merge(environment),
-            set,
-            faults,
-        }
+        Self { figment: Figment::from(Defaults).merge(environment), set, faults }
     }
 
     /// The value of `name` by `parse`; `None` when it is neither set nor has a fixed default, or
@@ -290,11 +279,7 @@ impl Reader {
     fn fault(&mut self, name: &str, expected: impl Into<String>) {
         let raw = self.raw(name).unwrap_or_default();
         let fault = Fault::new(name, &raw, expected);
-        self.faults.push(if self.is_set(name) {
-            fault
-        } else {
-            fault.of_default()
-        });
+        self.faults.push(if self.is_set(name) { fault } else { fault.of_default() });
     }
 }
 

@@ -16,10 +16,7 @@ const REQUEST_BYTES_MAX: u64 = 16 << 20;
 /// Variables whose meaning is fixed, and whose work is still to be built. To ignore one would be
 /// to run in plaintext, or apart, where the operator asked for the contrary.
 const NOT_YET: [(&str, &str); 7] = [
-    (
-        "RAFT_JOIN",
-        "it unset: membership changes are not supported yet; list RAFT_PEERS instead",
-    ),
+    ("RAFT_JOIN", "it unset: membership changes are not supported yet; list RAFT_PEERS instead"),
     ("RAFT_TLS_CERT_FILE", NO_TLS),
     ("RAFT_TLS_KEY_FILE", NO_TLS),
     ("RAFT_TLS_CA_FILE", NO_TLS),
@@ -79,10 +76,7 @@ fn identity(reader: &mut Reader) -> Option<Identity> {
     let id = reader.get("RAFT_NODE_ID", value::node_id);
     let name = reader.get("RAFT_NODE_NAME", value::node_name);
     let id = id?;
-    Some(Identity {
-        id,
-        name: name.unwrap_or_else(|| format!("node{id}")),
-    })
+    Some(Identity { id, name: name.unwrap_or_else(|| format!("node{id}")) })
 }
 
 struct Addresses {
@@ -99,15 +93,9 @@ fn addresses(reader: &mut Reader) -> Option<Addresses> {
         || client_listen.ip().is_unspecified();
     if same_ip && peer_listen.port() == client_listen.port() {
         let name = "RAFT_CLIENT_LISTEN";
-        reader.fault(
-            name,
-            format!("another port than RAFT_PEER_LISTEN={peer_listen}"),
-        );
+        reader.fault(name, format!("another port than RAFT_PEER_LISTEN={peer_listen}"));
     }
-    Some(Addresses {
-        peer_listen,
-        client_listen,
-    })
+    Some(Addresses { peer_listen, client_listen })
 }
 
 struct Members {
@@ -129,10 +117,7 @@ fn members(
     let id = identity?.id;
     let own_entry = peers.iter().flatten().find(|peer| peer.id == id).cloned();
     if peers.is_some() && own_entry.is_none() {
-        reader.fault(
-            "RAFT_PEERS",
-            format!("an entry for this node, RAFT_NODE_ID={id}"),
-        );
+        reader.fault("RAFT_PEERS", format!("an entry for this node, RAFT_NODE_ID={id}"));
     }
     let addresses = addresses?;
     let peer_advertise = peer_advertise
@@ -140,17 +125,8 @@ fn members(
         .unwrap_or_else(|| reachable(addresses.peer_listen).to_string());
     let client_advertise = client_advertise
         .unwrap_or_else(|| client_address(addresses.client_listen, &peer_advertise));
-    let peers = peers.unwrap_or_else(|| {
-        vec![Peer {
-            id,
-            addr: peer_advertise.clone(),
-        }]
-    });
-    Some(Members {
-        peers,
-        peer_advertise,
-        client_advertise,
-    })
+    let peers = peers.unwrap_or_else(|| vec![Peer { id, addr: peer_advertise.clone() }]);
+    Some(Members { peers, peer_advertise, client_advertise })
 }
 
 /// Clients cannot dial "every interface": the host by which peers know us is the better guess.
@@ -158,9 +134,7 @@ fn client_address(client_listen: SocketAddr, peer_advertise: &str) -> String {
     if !client_listen.ip().is_unspecified() {
         return client_listen.to_string();
     }
-    let (host, _) = peer_advertise
-        .rsplit_once(':')
-        .expect("checked to be host:port");
+    let (host, _) = peer_advertise.rsplit_once(':').expect("checked to be host:port");
     format!("{host}:{}", client_listen.port())
 }
 
@@ -197,11 +171,7 @@ fn timing(reader: &mut Reader) -> Option<Timing> {
             ),
         );
     }
-    Some(Timing {
-        heartbeat_ms,
-        election_min_ms,
-        election_max_ms,
-    })
+    Some(Timing { heartbeat_ms, election_min_ms, election_max_ms })
 }
 
 struct Limits {
@@ -211,9 +181,8 @@ struct Limits {
 }
 
 fn limits(reader: &mut Reader) -> Option<Limits> {
-    let quota_bytes = reader.get("RAFT_QUOTA_BYTES", |raw| {
-        value::size(QUOTA_BYTES_MIN..=QUOTA_BYTES_MAX, raw)
-    });
+    let quota_bytes =
+        reader.get("RAFT_QUOTA_BYTES", |raw| value::size(QUOTA_BYTES_MIN..=QUOTA_BYTES_MAX, raw));
     let max_request_bytes = reader.get("RAFT_MAX_REQUEST_BYTES", |raw| {
         value::size(REQUEST_BYTES_MIN..=REQUEST_BYTES_MAX, raw)
     });
@@ -222,10 +191,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     });
     let (quota_bytes, max_request_bytes) = (quota_bytes?, max_request_bytes?);
     if max_request_bytes > quota_bytes {
-        reader.fault(
-            "RAFT_MAX_REQUEST_BYTES",
-            format!("at most RAFT_QUOTA_BYTES={quota_bytes}"),
-        );
+        reader.fault("RAFT_MAX_REQUEST_BYTES", format!("at most RAFT_QUOTA_BYTES={quota_bytes}"));
     }
     Some(Limits {
         quota_bytes,

@@ -57,10 +57,8 @@ fn nearest(name: &str) -> Option<&'static str> {
         let telling = name.len().max(known.len()) - super::PREFIX.len();
         edit_distance(name, known) * 100 / telling.max(1)
     };
-    let (percent, known) = VARIABLES
-        .iter()
-        .map(|variable| (edited_percent(variable.name), variable.name))
-        .min()?;
+    let (percent, known) =
+        VARIABLES.iter().map(|variable| (edited_percent(variable.name), variable.name)).min()?;
     (percent <= 50).then_some(known)
 }
 
@@ -86,13 +84,9 @@ mod tests {
 
     #[test]
     fn distance_counts_edits() {
-        for (from, to, edits) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "", 3),
-            ("kitten", "sitting", 3),
-            ("ab", "ba", 2),
-        ] {
+        for (from, to, edits) in
+            [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)]
+        {
             assert_eq!(edit_distance(from, to), edits, "{from} to {to}");
         }
     }
@@ -108,10 +102,7 @@ mod tests {
             ("RAFT_ELECTION_TIMEOUT_MAX", "RAFT_ELECTION_TIMEOUT_MAX_MS"),
         ] {
             let hint = hint(wrong);
-            assert!(
-                hint.ends_with(&format!("did you mean {right}?")),
-                "{wrong}: {hint}"
-            );
+            assert!(hint.ends_with(&format!("did you mean {right}?")), "{wrong}: {hint}");
         }
         assert!(!hint("RAFT_COLOUR_OF_THE_SKY").contains("did you mean"));
     }

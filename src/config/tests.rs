@@ -19,11 +19,7 @@ fn faults(pairs: &[(&str, &str)]) -> Vec<String> {
 fn fault(pairs: &[(&str, &str)], variable: &str) -> String {
     let lines = faults(pairs);
     assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert!(
-        lines[0].starts_with(variable),
-        "{} is not about {variable}",
-        lines[0]
-    );
+    assert!(lines[0].starts_with(variable), "{} is not about {variable}", lines[0]);
     lines[0].clone()
 }
 
@@ -34,13 +30,7 @@ fn nothing_set_is_a_cluster_of_one_on_this_machine() {
     let config = config(&[]);
     assert_eq!(config.node_id.get(), 1);
     assert_eq!(config.node_name, "node1");
-    assert_eq!(
-        config.peers,
-        [Peer {
-            id: config.node_id,
-            addr: "127.0.0.1:5001".into()
-        }]
-    );
+    assert_eq!(config.peers, [Peer { id: config.node_id, addr: "127.0.0.1:5001".into() }]);
     assert_eq!(config.peer_listen.to_string(), "127.0.0.1:5001");
     assert_eq!(config.peer_advertise, "127.0.0.1:5001");
     assert_eq!(config.client_listen.to_string(), "127.0.0.1:2379");
@@ -48,20 +38,11 @@ fn nothing_set_is_a_cluster_of_one_on_this_machine() {
     assert_eq!(config.data_dir, PathBuf::from("data/node1"));
     assert_eq!(config.cluster_token, "raft");
     assert_eq!(config.heartbeat_interval_ms, 50);
-    assert_eq!(
-        (
-            config.election_timeout_min_ms,
-            config.election_timeout_max_ms
-        ),
-        (150, 300)
-    );
+    assert_eq!((config.election_timeout_min_ms, config.election_timeout_max_ms), (150, 300));
     assert_eq!(config.quota_bytes, 2 << 30);
     assert_eq!(config.max_request_bytes, 3 << 19);
     assert_eq!(config.shutdown_grace_ms, 5000);
-    assert_eq!(
-        (config.log_filter.as_str(), config.log_format),
-        ("info", LogFormat::Text)
-    );
+    assert_eq!((config.log_filter.as_str(), config.log_format), ("info", LogFormat::Text));
 }
 
 #[test]
@@ -80,10 +61,7 @@ fn a_member_of_three_in_containers() {
     let ids: Vec<u64> = config.peers.iter().map(|peer| peer.id.get()).collect();
     assert_eq!(ids, [1, 2, 3]);
     assert_eq!(config.peer_advertise, "node2:5001");
-    assert_eq!(
-        config.client_advertise, "node2:2379",
-        "nobody can dial every interface"
-    );
+    assert_eq!(config.client_advertise, "node2:2379", "nobody can dial every interface");
     assert_eq!(config.client_loopback().to_string(), "[::1]:2379");
     assert_eq!(config.data_dir, PathBuf::from("data/node2"));
     assert_eq!(config.quota_bytes, 512 << 20);
@@ -93,19 +71,13 @@ fn a_member_of_three_in_containers() {
 #[test]
 fn raw_strings_stay_what_they_were() {
     let config = config(&[("RAFT_CLUSTER_TOKEN", "00123"), ("RAFT_NODE_NAME", "1.50")]);
-    assert_eq!(
-        (config.cluster_token.as_str(), config.node_name.as_str()),
-        ("00123", "1.50")
-    );
+    assert_eq!((config.cluster_token.as_str(), config.node_name.as_str()), ("00123", "1.50"));
 }
 
 #[test]
 fn empty_is_unset() {
-    let with_empty: Vec<(&str, &str)> = VARIABLES
-        .iter()
-        .map(|variable| (variable.name, ""))
-        .chain([("RAFT_TYPO", "")])
-        .collect();
+    let with_empty: Vec<(&str, &str)> =
+        VARIABLES.iter().map(|variable| (variable.name, "")).chain([("RAFT_TYPO", "")]).collect();
     assert_eq!(config(&with_empty), config(&[]));
 }
 
@@ -160,15 +132,8 @@ fn values_out_of_their_range() {
         ("RAFT_PEER_TLS_CA_FILE", "/etc/ca.pem"),
     ] {
         let lines = faults(&[(name, value)]);
-        let variable = if value == "76" {
-            "RAFT_ELECTION_TIMEOUT_MIN_MS"
-        } else {
-            name
-        };
-        assert!(
-            lines.len() == 1 && lines[0].starts_with(variable),
-            "{name}={value:?}: {lines:#?}"
-        );
+        let variable = if value == "76" { "RAFT_ELECTION_TIMEOUT_MIN_MS" } else { name };
+        assert!(lines.len() == 1 && lines[0].starts_with(variable), "{name}={value:?}: {lines:#?}");
     }
 }
 
@@ -208,23 +173,14 @@ fn members_that_do_not_add_up() {
     let many: Vec<String> = (1..=16).map(|id| format!("{id}=node{id}:5001")).collect();
     fault(&[("RAFT_PEERS", &many.join(","))], "RAFT_PEERS");
     let line = fault(&[("RAFT_NODE_ID", "4"), THREE], "RAFT_PEERS");
-    assert!(
-        line.ends_with("expected an entry for this node, RAFT_NODE_ID=4"),
-        "{line}"
-    );
+    assert!(line.ends_with("expected an entry for this node, RAFT_NODE_ID=4"), "{line}");
     config(&[("RAFT_PEERS", "1=a:1,2=b:1")]);
 }
 
 #[test]
 fn a_default_that_clashes_says_that_it_is_one() {
-    let line = fault(
-        &[("RAFT_ELECTION_TIMEOUT_MIN_MS", "1000")],
-        "RAFT_ELECTION_TIMEOUT_MAX_MS",
-    );
-    assert!(
-        line.contains(r#"="300" (the default): expected at least 1050"#),
-        "{line}"
-    );
+    let line = fault(&[("RAFT_ELECTION_TIMEOUT_MIN_MS", "1000")], "RAFT_ELECTION_TIMEOUT_MAX_MS");
+    assert!(line.contains(r#"="300" (the default): expected at least 1050"#), "{line}");
 }
 
 #[test]
@@ -242,10 +198,7 @@ fn services_of_the_orchestrator_are_ignored() {
 fn bytes_that_are_no_text() {
     let pairs = [("RAFT_CLUSTER_TOKEN", OsString::from_vec(vec![b'a', 0xff]))];
     let faults = Config::from_pairs(pairs).expect_err("must be refused");
-    assert_eq!(
-        faults.to_string(),
-        "RAFT_CLUSTER_TOKEN=\"a\u{fffd}\": expected UTF-8 text"
-    );
+    assert_eq!(faults.to_string(), "RAFT_CLUSTER_TOKEN=\"a\u{fffd}\": expected UTF-8 text");
 }
 
 #[test]
@@ -283,19 +236,11 @@ fn the_table_is_the_documentation() {
         let row = format!(
             "| `{}` | {} | {} |",
             variable.name,
-            variable
-                .fixed
-                .map_or_else(|| variable.default.to_owned(), |raw| format!("`{raw}`")),
+            variable.fixed.map_or_else(|| variable.default.to_owned(), |raw| format!("`{raw}`")),
             variable.meaning
         );
-        assert!(
-            documented.contains(&row),
-            "docs/configuration.md lacks the row\n{row}"
-        );
+        assert!(documented.contains(&row), "docs/configuration.md lacks the row\n{row}");
     }
-    let rows = documented
-        .lines()
-        .filter(|line| line.starts_with("| `RAFT_"))
-        .count();
+    let rows = documented.lines().filter(|line| line.starts_with("| `RAFT_")).count();
     assert_eq!(rows, VARIABLES.len());
 }

@@ -17,12 +17,8 @@ const TOKEN_CHARS_MAX: usize = 128;
 /// The longest name that DNS knows.
 const HOST_CHARS_MAX: usize = 253;
 
-const UNITS: [(&str, u64); 4] = [
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-];
+const UNITS: [(&str, u64); 4] =
+    [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
 /// How a log line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +42,9 @@ pub(super) fn log_format(raw: &str) -> Result<LogFormat, String> {
 pub(super) fn log_filter(raw: &str) -> Result<String, String> {
     let expected = "a level (error, warn, info, debug, trace, off) or directives such as \
                     warn,raft_node::raft=debug";
-    let bare_words = raw
-        .split(',')
-        .map(str::trim)
-        .filter(|one| !one.contains(['=', '[', '{']));
+    let bare_words = raw.split(',').map(str::trim).filter(|one| !one.contains(['=', '[', '{']));
     for word in bare_words {
-        word.parse::<LevelFilter>()
-            .map_err(|_| format!("{expected}; {word:?} is no level"))?;
+        word.parse::<LevelFilter>().map_err(|_| format!("{expected}; {word:?} is no level"))?;
     }
     match EnvFilter::try_new(raw) {
         Ok(_) => Ok(raw.to_owned()),
@@ -73,15 +65,9 @@ pub(super) fn node_id(raw: &str) -> Result<NonZeroU64, String> {
 }
 
 pub(super) fn integer(range: RangeInclusive<u64>, unit: &str, raw: &str) -> Result<u64, String> {
-    digits(raw)
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| {
-            format!(
-                "a whole number of {unit} from {} to {}",
-                range.start(),
-                range.end()
-            )
-        })
+    digits(raw).filter(|number| range.contains(number)).ok_or_else(|| {
+        format!("a whole number of {unit} from {} to {}", range.start(), range.end())
+    })
 }
 
 /// A number of bytes, plain or with a binary unit: `2147483648`, `2GiB`.
@@ -104,14 +90,8 @@ pub(super) fn size(range: RangeInclusive<u64>, raw: &str) -> Result<u64, String>
 
 /// `bytes` in the largest unit that divides it.
 fn shown(bytes: u64) -> String {
-    let unit = UNITS
-        .iter()
-        .rev()
-        .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
-    unit.map_or_else(
-        || bytes.to_string(),
-        |(name, unit)| format!("{}{name}", bytes / unit),
-    )
+    let unit = UNITS.iter().rev().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    unit.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
 /// A name for people that is also safe as the last part of a path.
@@ -132,21 +112,16 @@ pub(super) fn cluster_token(raw: &str) -> Result<String, String> {
     if raw.len() <= TOKEN_CHARS_MAX && raw.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(raw.to_owned())
     } else {
-        Err(format!(
-            "1 to {TOKEN_CHARS_MAX} printable ASCII characters without blanks"
-        ))
+        Err(format!("1 to {TOKEN_CHARS_MAX} printable ASCII characters without blanks"))
     }
 }
 
 /// An address to bind: no name, since a bind must not depend on a resolver.
 pub(super) fn listen(raw: &str) -> Result<SocketAddr, String> {
-    raw.parse::<SocketAddr>()
-        .ok()
-        .filter(|addr| addr.port() != 0)
-        .ok_or_else(|| {
-            "an IP address and a port from 1, such as 127.0.0.1:5001, 0.0.0.0:5001 or [::]:5001"
-                .to_owned()
-        })
+    raw.parse::<SocketAddr>().ok().filter(|addr| addr.port() != 0).ok_or_else(|| {
+        "an IP address and a port from 1, such as 127.0.0.1:5001, 0.0.0.0:5001 or [::]:5001"
+            .to_owned()
+    })
 }
 
 /// An address to dial, as `host:port`: a name is resolved anew at each dial.
@@ -154,10 +129,8 @@ pub(super) fn advertise(raw: &str) -> Result<String, String> {
     if is_host_port(raw) {
         Ok(raw.to_owned())
     } else {
-        Err(
-            "host:port that others can reach, such as node1:5001, 10.0.0.1:5001 or [fd00::1]:5001"
-                .to_owned(),
-        )
+        Err("host:port that others can reach, such as node1:5001, 10.0.0.1:5001 or [fd00::1]:5001"
+            .to_owned())
     }
 }
 
@@ -168,20 +141,12 @@ fn is_host_port(raw: &str) -> bool {
 }
 
 fn is_host(host: &str) -> bool {
-    if let Some(ip) = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
+    if let Some(ip) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return ip.parse::<Ipv6Addr>().is_ok_and(|ip| !ip.is_unspecified());
     }
     // Four numbers that are no address would be looked up as a name for ever.
-    if host
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.')
-    {
-        return host
-            .parse::<Ipv4Addr>()
-            .is_ok_and(|ip| !ip.is_unspecified());
+    if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return host.parse::<Ipv4Addr>().is_ok_and(|ip| !ip.is_unspecified());
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     host.len() <= HOST_CHARS_MAX
@@ -198,10 +163,7 @@ pub(super) fn peers(raw: &str) -> Result<Vec<Peer>, String> {
     let mut peers = Vec::new();
     for entry in raw.split(',').map(str::trim) {
         let parsed = entry.split_once('=').and_then(|(id, addr)| {
-            Some(Peer {
-                id: node_id(id).ok()?,
-                addr: advertise(addr).ok()?,
-            })
+            Some(Peer { id: node_id(id).ok()?, addr: advertise(addr).ok()? })
         });
         peers.push(parsed.ok_or_else(|| format!("{expected}; {entry:?} is not of that form"))?);
     }
@@ -209,23 +171,14 @@ pub(super) fn peers(raw: &str) -> Result<Vec<Peer>, String> {
     let mut addrs = BTreeSet::new();
     for peer in &peers {
         if !ids.insert(peer.id) {
-            return Err(format!(
-                "{expected}, each id once; {} is there twice",
-                peer.id
-            ));
+            return Err(format!("{expected}, each id once; {} is there twice", peer.id));
         }
         if !addrs.insert(peer.addr.to_ascii_lowercase()) {
-            return Err(format!(
-                "{expected}, each address once; {} is there twice",
-                peer.addr
-            ));
+            return Err(format!("{expected}, each address once; {} is there twice", peer.addr));
         }
     }
     if peers.len() > MEMBERS_MAX {
-        return Err(format!(
-            "at most {MEMBERS_MAX} members; these are {}",
-            peers.len()
-        ));
+        return Err(format!("at most {MEMBERS_MAX} members; these are {}", peers.len()));
     }
     peers.sort();
     Ok(peers)

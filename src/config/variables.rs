@@ -14,35 +14,17 @@ pub struct Variable {
 }
 
 const fn fixed(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
-    Variable {
-        name,
-        default,
-        fixed: Some(default),
-        meaning,
-    }
+    Variable { name, default, fixed: Some(default), meaning }
 }
 
 const fn derived(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
-    Variable {
-        name,
-        default,
-        fixed: None,
-        meaning,
-    }
+    Variable { name, default, fixed: None, meaning }
 }
 
 /// Every variable, in the order in which they are documented.
 pub static VARIABLES: [Variable; 24] = [
-    fixed(
-        "RAFT_NODE_ID",
-        "1",
-        "this member: a positive integer, never reused",
-    ),
-    derived(
-        "RAFT_NODE_NAME",
-        "node<ID>",
-        "the name that `member list` shows",
-    ),
+    fixed("RAFT_NODE_ID", "1", "this member: a positive integer, never reused"),
+    derived("RAFT_NODE_NAME", "node<ID>", "the name that `member list` shows"),
     derived(
         "RAFT_PEERS",
         "itself alone",
@@ -53,41 +35,25 @@ pub static VARIABLES: [Variable; 24] = [
         "unset",
         "peer addresses of a running cluster to join (not supported yet)",
     ),
-    fixed(
-        "RAFT_PEER_LISTEN",
-        "127.0.0.1:5001",
-        "where the members' port is bound",
-    ),
+    fixed("RAFT_PEER_LISTEN", "127.0.0.1:5001", "where the members' port is bound"),
     derived(
         "RAFT_PEER_ADVERTISE",
         "its entry in RAFT_PEERS, else the listen address",
         "`host:port` at which the other members reach this one",
     ),
-    fixed(
-        "RAFT_CLIENT_LISTEN",
-        "127.0.0.1:2379",
-        "where the clients' port is bound",
-    ),
+    fixed("RAFT_CLIENT_LISTEN", "127.0.0.1:2379", "where the clients' port is bound"),
     derived(
         "RAFT_CLIENT_ADVERTISE",
         "the listen address, or on all interfaces its port at the peer address's host",
         "`host:port` that clients are told",
     ),
-    derived(
-        "RAFT_DATA_DIR",
-        "data/<name>",
-        "the directory of log, snapshots and votes",
-    ),
+    derived("RAFT_DATA_DIR", "data/<name>", "the directory of log, snapshots and votes"),
     fixed(
         "RAFT_CLUSTER_TOKEN",
         "raft",
         "with the first members' ids, makes the cluster id: strangers are refused",
     ),
-    fixed(
-        "RAFT_HEARTBEAT_INTERVAL_MS",
-        "50",
-        "milliseconds between a leader's heartbeats",
-    ),
+    fixed("RAFT_HEARTBEAT_INTERVAL_MS", "50", "milliseconds between a leader's heartbeats"),
     fixed(
         "RAFT_ELECTION_TIMEOUT_MIN_MS",
         "150",
@@ -103,50 +69,14 @@ pub static VARIABLES: [Variable; 24] = [
         "2GiB",
         "data size past which writes are refused: bytes, or with KiB, MiB, GiB, TiB",
     ),
-    fixed(
-        "RAFT_MAX_REQUEST_BYTES",
-        "1536KiB",
-        "the largest request of a client",
-    ),
-    fixed(
-        "RAFT_SHUTDOWN_GRACE_MS",
-        "5000",
-        "the longest that SIGTERM may take, in milliseconds",
-    ),
-    fixed(
-        "RAFT_LOG",
-        "info",
-        "what is logged: `info`, or `warn,raft_node::raft=debug`",
-    ),
+    fixed("RAFT_MAX_REQUEST_BYTES", "1536KiB", "the largest request of a client"),
+    fixed("RAFT_SHUTDOWN_GRACE_MS", "5000", "the longest that SIGTERM may take, in milliseconds"),
+    fixed("RAFT_LOG", "info", "what is logged: `info`, or `warn,raft_node::raft=debug`"),
     fixed("RAFT_LOG_FORMAT", "text", "`text` or `json`"),
-    derived(
-        "RAFT_TLS_CERT_FILE",
-        "unset",
-        "certificate of the client port (not supported yet)",
-    ),
-    derived(
-        "RAFT_TLS_KEY_FILE",
-        "unset",
-        "key of the client port (not supported yet)",
-    ),
-    derived(
-        "RAFT_TLS_CA_FILE",
-        "unset",
-        "CA of the client port (not supported yet)",
-    ),
-    derived(
-        "RAFT_PEER_TLS_CERT_FILE",
-        "unset",
-        "certificate of the peer port (not supported yet)",
-    ),
-    derived(
-        "RAFT_PEER_TLS_KEY_FILE",
-        "unset",
-        "key of the peer port (not supported yet)",
-    ),
-    derived(
-        "RAFT_PEER_TLS_CA_FILE",
-        "unset",
-        "CA of the peer port (not supported yet)",
-    ),
+    derived("RAFT_TLS_CERT_FILE", "unset", "certificate of the client port (not supported yet)"),
+    derived("RAFT_TLS_KEY_FILE", "unset", "key of the client port (not supported yet)"),
+    derived("RAFT_TLS_CA_FILE", "unset", "CA of the client port (not supported yet)"),
+    derived("RAFT_PEER_TLS_CERT_FILE", "unset", "certificate of the peer port (not supported yet)"),
+    derived("RAFT_PEER_TLS_KEY_FILE", "unset", "key of the peer port (not supported yet)"),
+    derived("RAFT_PEER_TLS_CA_FILE", "unset", "CA of the peer port (not supported yet)"),
 ];

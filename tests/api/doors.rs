@@ -17,38 +17,29 @@ use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse
 use crate::common::{Cluster, Options, PATIENCE};
 
 fn question(service: &str) -> HealthCheckRequest {
-    HealthCheckRequest {
-        service: service.to_owned(),
-    }
+    HealthCheckRequest { service: service.to_owned() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_is_answered_on_both_ports() {
     let cluster = Cluster::start(Options::single()).await;
     let client = cluster.client(1);
-    let own: [(HealthClient<Channel>, &str); 2] = [
-        (client.health(), "etcdserverpb.KV"),
-        (client.peer_health(), "proto.NodeRegistration"),
-    ];
+    let own: [(HealthClient<Channel>, &str); 2] =
+        [(client.health(), "etcdserverpb.KV"), (client.peer_health(), "proto.NodeRegistration")];
     for (mut health, own) in own {
         for service in ["", "ready", "leader", own, "grpc.health.v1.Health"] {
             let answer = client.timely(health.clone().check(question(service))).await;
             let answer = answer.unwrap_or_else(|status| panic!("{service}: {status}"));
             assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
         }
-        let unknown = health
-            .check(question("nonsense"))
-            .await
-            .expect_err("unknown");
+        let unknown = health.check(question("nonsense")).await.expect_err("unknown");
         assert_eq!(unknown.code(), Code::NotFound);
     }
 }
 
 /// The next verdict of a watch.
 async fn next(watch: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
-    let verdict = tokio::time::timeout(PATIENCE, watch.next())
-        .await
-        .expect("a verdict in time");
+    let verdict = tokio::time::timeout(PATIENCE, watch.next()).await.expect("a verdict in time");
     verdict.and_then(Result::ok).map(|verdict| verdict.status())
 }
 
@@ -59,25 +50,13 @@ async fn a_watch_tells_every_change() {
     let others = cluster.others(lead.id);
     let follower = cluster.client(others[0]).clone();
     let mut health = follower.health();
-    let mut ready = health
-        .watch(question("ready"))
-        .await
-        .expect("a watch")
-        .into_inner();
-    let mut leads = health
-        .watch(question("leader"))
-        .await
-        .expect("a watch")
-        .into_inner();
+    let mut ready = health.watch(question("ready")).await.expect("a watch").into_inner();
+    let mut leads = health.watch(question("leader")).await.expect("a watch").into_inner();
     assert_eq!(next(&mut ready).await, Some(ServingStatus::Serving));
     assert_eq!(next(&mut leads).await, Some(ServingStatus::NotServing));
     cluster.kill(others[1]);
     cluster.kill(lead.id);
-    assert_eq!(
-        next(&mut ready).await,
-        Some(ServingStatus::NotServing),
-        "no majority"
-    );
+    assert_eq!(next(&mut ready).await, Some(ServingStatus::NotServing), "no majority");
     cluster.restart(lead.id);
     assert_eq!(next(&mut ready).await, Some(ServingStatus::Serving));
     cluster.settled().await;
@@ -99,17 +78,11 @@ async fn last_verdict(watch: &mut Streaming<HealthCheckResponse>) -> Option<Serv
 }
 
 async fn reflected(channel: Channel, request: MessageRequest) -> ServerReflectionResponse {
-    let request = ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(request),
-    };
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(request) };
     let requests = tokio_stream::once(request);
     let mut client = ServerReflectionClient::new(channel);
-    let mut answers = client
-        .server_reflection_info(requests)
-        .await
-        .expect("reflection")
-        .into_inner();
+    let mut answers =
+        client.server_reflection_info(requests).await.expect("reflection").into_inner();
     answers.next().await.expect("an answer").expect("no error")
 }
 
@@ -120,11 +93,7 @@ async fn reflection_lists_what_is_served() {
     let ports = [
         (
             client.channel(),
-            &[
-                "etcdserverpb.KV",
-                "etcdserverpb.Maintenance",
-                "etcdserverpb.Cluster",
-            ][..],
+            &["etcdserverpb.KV", "etcdserverpb.Maintenance", "etcdserverpb.Cluster"][..],
             "etcdserverpb.KV.Txn",
         ),
         (

@@ -9,34 +9,20 @@ async fn pages_of_a_healthy_member() {
     cluster.client(1).put("k", "v").await.expect("a write");
     let addr = cluster.member(1).client_addr.clone();
     let health = get(&addr, "/health").await;
-    assert_eq!(
-        (health.status, health.body.as_str()),
-        (200, r#"{"health":"true","reason":""}"#)
-    );
+    assert_eq!((health.status, health.body.as_str()), (200, r#"{"health":"true","reason":""}"#));
     for path in ["/livez", "/readyz", "/readyz/linearizable_read"] {
         let answer = get(&addr, path).await;
-        assert_eq!(
-            (answer.status, answer.body.as_str()),
-            (200, "ok\n"),
-            "{path}"
-        );
+        assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"), "{path}");
     }
     let verbose = get(&addr, "/readyz?verbose").await;
-    assert!(
-        verbose.body.contains("[+]linearizable_read ok\n"),
-        "{verbose:?}"
-    );
+    assert!(verbose.body.contains("[+]linearizable_read ok\n"), "{verbose:?}");
     let version = get(&addr, "/version").await;
     let version: serde_json::Value = serde_json::from_str(&version.body).expect("JSON");
     let number = version["etcdserver"].as_str().expect("a version");
     assert!(number.starts_with("3.6."), "{version}");
     let metrics = get(&addr, "/metrics").await;
     assert_eq!(metrics.status, 200);
-    assert!(
-        metrics.body.contains("etcd_server_has_leader 1"),
-        "{}",
-        metrics.body
-    );
+    assert!(metrics.body.contains("etcd_server_has_leader 1"), "{}", metrics.body);
     let page = get(&addr, "/").await;
     assert!(page.head.contains("content-type: text/html"), "{page:?}");
     assert!(page.body.contains("<html"), "{page:?}");
@@ -52,16 +38,10 @@ async fn pages_of_a_member_without_a_leader() {
     cluster.member(1).start();
     let addr = cluster.member(1).client_addr.clone();
     eventually("the pages to answer", async || {
-        request(&addr, "GET", "/livez")
-            .await
-            .map_err(|error| error.to_string())
+        request(&addr, "GET", "/livez").await.map_err(|error| error.to_string())
     })
     .await;
-    assert_eq!(
-        get(&addr, "/livez").await.status,
-        200,
-        "to restart it would not help"
-    );
+    assert_eq!(get(&addr, "/livez").await.status, 200, "to restart it would not help");
     let health = get(&addr, "/health").await;
     let expected = "{\"health\":\"false\",\"reason\":\"RAFT NO LEADER\"}\n";
     assert_eq!((health.status, health.body.as_str()), (503, expected));
@@ -69,8 +49,5 @@ async fn pages_of_a_member_without_a_leader() {
     assert_eq!(own.status, 200, "its own data can be read: {own:?}");
     let ready = get(&addr, "/readyz").await;
     assert_eq!(ready.status, 503);
-    assert!(
-        ready.body.contains("[-]linearizable_read failed"),
-        "{ready:?}"
-    );
+    assert!(ready.body.contains("[-]linearizable_read failed"), "{ready:?}");
 }

@@ -11,10 +11,7 @@ async fn a_crashed_leader_is_replaced_and_returns() {
         let old = cluster.settled().await;
         cluster.kill(old.id);
         let new = cluster.settled().await;
-        assert!(
-            new.id != old.id && new.term > old.term,
-            "{old:?} was followed by {new:?}"
-        );
+        assert!(new.id != old.id && new.term > old.term, "{old:?} was followed by {new:?}");
         traffic.acknowledged(100).await;
         cluster.restart(old.id);
         cluster.settled().await;
@@ -89,19 +86,11 @@ async fn a_frozen_leader_returns_and_serves_nothing_stale() {
         traffic.acknowledged(100).await;
         let old = cluster.settled().await;
         let others = cluster.others(old.id);
-        cluster
-            .client(old.id)
-            .put("frozen", "old")
-            .await
-            .expect("a write");
+        cluster.client(old.id).surely_put("frozen", "old").await;
         cluster.member(old.id).freeze();
         let new = cluster.settled_among(&others).await;
         assert!(new.term > old.term, "{old:?} was followed by {new:?}");
-        cluster
-            .client(new.id)
-            .put("frozen", "new")
-            .await
-            .expect("a write");
+        cluster.client(new.id).surely_put("frozen", "new").await;
         // Under way while it stands still, answered when it wakes up.
         let client = cluster.client(old.id).clone();
         let early = tokio::spawn(async move { client.value("frozen").await });

@@ -24,11 +24,7 @@ async fn written() -> Cluster {
     let cluster = Cluster::start(Options::single()).await;
     for count in 0..200 {
         let value = format!("value {count} {}", "x".repeat(1000));
-        cluster
-            .client(1)
-            .put(&format!("key {count}"), value)
-            .await
-            .expect("a write");
+        cluster.client(1).surely_put(&format!("key {count}"), value).await;
     }
     cluster
 }
@@ -49,15 +45,8 @@ async fn a_foreign_directory_is_refused() {
         assert_eq!(output.status.code(), Some(DISK), "{output:?}");
         let told = told(&output);
         let directory = member.data_dir.display().to_string();
-        assert!(
-            told.contains(&directory) && told.contains("belongs to node 1"),
-            "{told}"
-        );
-        assert_eq!(
-            fingerprint(&cluster.member(1).data_dir),
-            before,
-            "nothing was touched"
-        );
+        assert!(told.contains(&directory) && told.contains("belongs to node 1"), "{told}");
+        assert_eq!(fingerprint(&cluster.member(1).data_dir), before, "nothing was touched");
     }
 }
 
@@ -68,22 +57,12 @@ async fn a_second_process_on_the_same_directory_is_refused() {
     let (peer, client) = (other.client(1).id, crate::common::free_port());
     assert_eq!(peer, 1);
     let mut second = Member::new(1, other.root(), Vec::new());
-    second.set(
-        "RAFT_DATA_DIR",
-        &cluster.member(1).data_dir.display().to_string(),
-    );
+    second.set("RAFT_DATA_DIR", &cluster.member(1).data_dir.display().to_string());
     second.set("RAFT_CLIENT_LISTEN", &format!("127.0.0.1:{client}"));
     let output = refused(&second);
     assert_eq!(output.status.code(), Some(DISK), "{output:?}");
-    assert!(
-        told(&output).contains("in use by another process"),
-        "{output:?}"
-    );
-    cluster
-        .client(1)
-        .put("k", "v")
-        .await
-        .expect("the first is undisturbed");
+    assert!(told(&output).contains("in use by another process"), "{output:?}");
+    cluster.client(1).surely_put("k", "v").await;
 }
 
 /// The bytes were durable once: to start without them would be to forget acknowledged writes.
@@ -96,31 +75,17 @@ async fn a_log_damaged_in_the_middle_is_refused() {
     let output = refused(cluster.member(1));
     assert_eq!(output.status.code(), Some(DISK), "{output:?}");
     let told = told(&output);
-    let line = told
-        .lines()
-        .find(|line| line.contains(&file.display().to_string()));
+    let line = told.lines().find(|line| line.contains(&file.display().to_string()));
     let line = line.unwrap_or_else(|| panic!("{} is not in {told}", file.display()));
-    let at = line
-        .split("damaged at byte ")
-        .nth(1)
-        .and_then(|rest| rest.split(':').next());
-    let at: u64 = at
-        .and_then(|at| at.parse().ok())
-        .unwrap_or_else(|| panic!("no offset: {line}"));
-    assert!(
-        at <= offset + 20 && offset < at + 4096,
-        "{offset} is not near {at}: {line}"
-    );
+    let at = line.split("damaged at byte ").nth(1).and_then(|rest| rest.split(':').next());
+    let at: u64 = at.and_then(|at| at.parse().ok()).unwrap_or_else(|| panic!("no offset: {line}"));
+    assert!(at <= offset + 20 && offset < at + 4096, "{offset} is not near {at}: {line}");
     // Mended, it is as good as before: the refusal itself changed nothing.
     flip(&file, offset + 20);
     cluster.restart(1);
     cluster.settled().await;
     for count in 0..200 {
-        let value = cluster
-            .client(1)
-            .value(&format!("key {count}"))
-            .await
-            .expect("a read");
+        let value = cluster.client(1).sure_value(&format!("key {count}")).await;
         let value = value.unwrap_or_else(|| panic!("key {count} is lost"));
         assert!(value.starts_with(format!("value {count} x").as_bytes()));
     }
@@ -133,15 +98,10 @@ async fn a_directory_that_cannot_be_written_is_refused() {
     let file = cluster.root().join("a-file");
     fs::write(&file, "not a directory").expect("write");
     for place in [file.join("data"), PathBuf::from("/proc/raft-node")] {
-        cluster
-            .member(1)
-            .set("RAFT_DATA_DIR", &place.display().to_string());
+        cluster.member(1).set("RAFT_DATA_DIR", &place.display().to_string());
         let output = refused(cluster.member(1));
         assert_eq!(output.status.code(), Some(DISK), "{output:?}");
-        assert!(
-            told(&output).contains(&place.display().to_string()),
-            "{output:?}"
-        );
+        assert!(told(&output).contains(&place.display().to_string()), "{output:?}");
     }
 }
 
@@ -151,9 +111,7 @@ async fn a_read_only_file_system_is_refused() {
     let Some(mount) = Mount::tmpfs(cluster.root().join("disk"), "16m,ro") else {
         return;
     };
-    cluster
-        .member(1)
-        .set("RAFT_DATA_DIR", &mount.path.display().to_string());
+    cluster.member(1).set("RAFT_DATA_DIR", &mount.path.display().to_string());
     let output = refused(cluster.member(1));
     assert_eq!(output.status.code(), Some(DISK), "{output:?}");
     let told = told(&output);
@@ -168,14 +126,12 @@ async fn a_full_disk_ends_one_member_and_loses_nothing() {
     let Some(mount) = Mount::tmpfs(cluster.root().join("disk"), "160m") else {
         return;
     };
-    cluster
-        .member(2)
-        .set("RAFT_DATA_DIR", &mount.path.display().to_string());
+    cluster.member(2).set("RAFT_DATA_DIR", &mount.path.display().to_string());
     for id in cluster.ids() {
         cluster.member(id).start();
     }
     cluster.settled().await;
-    cluster.client(2).put("before", "v").await.expect("a write");
+    cluster.client(2).surely_put("before", "v").await;
     mount.fill();
     let writer = cluster.client(1).clone();
     let filling = tokio::spawn(async move {
@@ -194,20 +150,13 @@ async fn a_full_disk_ends_one_member_and_loses_nothing() {
     let log = cluster.member(2).log();
     assert!(log.contains("No space left on device"), "{log}");
     cluster.settled_among(&[1, 3]).await;
-    cluster
-        .client(1)
-        .put("after", "v")
-        .await
-        .expect("two of three are enough");
+    cluster.client(1).surely_put("after", "v").await;
     // With room again it is a member like the others.
     mount.make_room();
     cluster.restart(2);
     let lead = cluster.settled().await;
     cluster.caught_up(2, lead.id).await;
-    assert_eq!(
-        cluster.client(2).value("after").await.expect("a read"),
-        Some(b"v".to_vec())
-    );
+    assert_eq!(cluster.client(2).sure_value("after").await, Some(b"v".to_vec()));
 }
 
 /// A file system of a test's own, unmounted at its end.
@@ -251,11 +200,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         // Lazily: the processes that still use it end just after.
-        Command::new("umount")
-            .arg("-l")
-            .arg(&self.path)
-            .status()
-            .ok();
+        Command::new("umount").arg("-l").arg(&self.path).status().ok();
     }
 }
 
@@ -276,29 +221,20 @@ fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// Names and a checksum of all bytes.
 fn fingerprint(directory: &Path) -> Vec<(PathBuf, u32)> {
-    files(directory)
-        .into_iter()
-        .map(|(path, bytes)| (path, crc32fast::hash(&bytes)))
-        .collect()
+    files(directory).into_iter().map(|(path, bytes)| (path, crc32fast::hash(&bytes))).collect()
 }
 
 /// The file that holds `bytes`, and where.
 fn place_of(directory: &Path, bytes: &[u8]) -> (PathBuf, u64) {
     let found = files(directory).into_iter().find_map(|(path, content)| {
-        let offset = content
-            .windows(bytes.len())
-            .position(|window| window == bytes)?;
+        let offset = content.windows(bytes.len()).position(|window| window == bytes)?;
         Some((path, offset as u64))
     });
     found.expect("what was written is on the disk")
 }
 
 fn flip(file: &Path, offset: u64) {
-    let file = fs::File::options()
-        .read(true)
-        .write(true)
-        .open(file)
-        .expect("open");
+    let file = fs::File::options().read(true).write(true).open(file).expect("open");
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).expect("read");
     file.write_all_at(&[byte[0] ^ 0x55], offset).expect("write");

@@ -24,37 +24,17 @@ async fn a_cluster_forms_in_whatever_order_its_members_come() {
     cluster.member(2).start();
     let alone = cluster.client(2).clone();
     eventually("a lone member to be alive", async || {
-        if alone.serves("").await {
-            Ok(())
-        } else {
-            Err("it is not".to_owned())
-        }
+        if alone.serves("").await { Ok(()) } else { Err("it is not".to_owned()) }
     })
     .await;
-    assert!(
-        !alone.serves("ready").await,
-        "a lone member of three is ready for nothing"
-    );
-    assert!(
-        alone
-            .with_deadline(Duration::from_secs(20))
-            .put("k", "v")
-            .await
-            .is_err()
-    );
+    assert!(!alone.serves("ready").await, "a lone member of three is ready for nothing");
+    assert!(alone.with_deadline(Duration::from_secs(20)).put("k", "v").await.is_err());
     cluster.member(3).start();
     cluster.settled().await;
-    cluster
-        .client(3)
-        .put("k", "v")
-        .await
-        .expect("two of three are enough");
+    cluster.client(3).surely_put("k", "v").await;
     cluster.member(1).start();
     cluster.settled().await;
-    assert_eq!(
-        cluster.client(1).value("k").await.expect("a read"),
-        Some(b"v".to_vec())
-    );
+    assert_eq!(cluster.client(1).sure_value("k").await, Some(b"v".to_vec()));
 }
 
 /// The returning member's log is behind and its term old: without a pre-vote it would depose the
@@ -80,7 +60,7 @@ async fn a_member_that_returns_disturbs_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_nothing_is_promised() {
     let mut cluster = Cluster::start(Options::default()).await;
-    cluster.client(1).put("k", "before").await.expect("a write");
+    cluster.client(1).surely_put("k", "before").await;
     let lead = cluster.settled().await;
     let others = cluster.others(lead.id);
     for id in &others {
@@ -96,33 +76,26 @@ async fn without_a_majority_nothing_is_promised() {
         assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
         assert!(status.message().starts_with("etcdserver: "), "{status:?}");
     }
-    let local = alone
-        .get_local("k")
-        .await
-        .expect("its own data needs nobody");
+    let local = alone.get_local("k").await.expect("its own data needs nobody");
     assert_eq!(&local.kvs[0].value[..], b"before");
     for id in others {
         cluster.restart(id);
     }
     cluster.settled().await;
     for id in cluster.ids() {
-        cluster.client(id).put("k", "after").await.expect("a write");
+        cluster.client(id).surely_put("k", "after").await;
     }
 }
 
 /// A leader that hears no quorum says so of itself.
 async fn steps_down(leader: &Client) {
-    within(
-        PATIENCE,
-        "the leader to see that it leads nobody",
-        async || {
-            let status = leader.status().await.map_err(|status| status.to_string())?;
-            if leader.serves("leader").await || leader.serves("ready").await || status.leader != 0 {
-                return Err(format!("it takes {} for the leader", status.leader));
-            }
-            Ok(())
-        },
-    )
+    within(PATIENCE, "the leader to see that it leads nobody", async || {
+        let status = leader.status().await.map_err(|status| status.to_string())?;
+        if leader.serves("leader").await || leader.serves("ready").await || status.leader != 0 {
+            return Err(format!("it takes {} for the leader", status.leader));
+        }
+        Ok(())
+    })
     .await;
     assert!(leader.serves("").await, "it is alive all the same");
 }

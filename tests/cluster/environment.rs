@@ -10,11 +10,7 @@ const CONFIGURATION: i32 = 78;
 
 /// The end of a process that should not have started.
 fn refused(member: &Member, arguments: &[&str]) -> Output {
-    member
-        .command()
-        .args(arguments)
-        .output()
-        .expect("start raft-node")
+    member.command().args(arguments).output().expect("start raft-node")
 }
 
 fn told(output: &Output) -> String {
@@ -48,16 +44,9 @@ async fn every_fault_of_the_environment_is_a_line() {
         r#"RAFT_LOG_FORMAT="xml": expected text or json"#,
         r#"RAFT_NODEID="1": expected a known variable; did you mean RAFT_NODE_ID?"#,
     ] {
-        assert_eq!(
-            told.lines().filter(|told| told.contains(line)).count(),
-            1,
-            "{line}\n{told}"
-        );
+        assert_eq!(told.lines().filter(|told| told.contains(line)).count(), 1, "{line}\n{told}");
     }
-    assert!(
-        !cluster.member(1).data_dir.exists(),
-        "a refused node leaves nothing behind"
-    );
+    assert!(!cluster.member(1).data_dir.exists(), "a refused node leaves nothing behind");
 }
 
 #[tokio::test]
@@ -66,10 +55,7 @@ async fn an_unknown_variable_alone_is_enough_to_refuse() {
     cluster.member(1).set("RAFT_PEER", "1=127.0.0.1:5001");
     let output = refused(cluster.member(1), &[]);
     assert_eq!(output.status.code(), Some(CONFIGURATION), "{output:?}");
-    assert!(
-        told(&output).contains("did you mean RAFT_PEERS?"),
-        "{output:?}"
-    );
+    assert!(told(&output).contains("did you mean RAFT_PEERS?"), "{output:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,15 +78,8 @@ async fn there_are_no_flags() {
     let mut cluster = lone().await;
     for arguments in [&["--help"][..], &["start"], &["health", "ready", "leader"]] {
         let output = refused(cluster.member(1), arguments);
-        assert_eq!(
-            output.status.code(),
-            Some(CONFIGURATION),
-            "{arguments:?}: {output:?}"
-        );
-        assert!(
-            told(&output).contains("raft-node health [service]"),
-            "{output:?}"
-        );
+        assert_eq!(output.status.code(), Some(CONFIGURATION), "{arguments:?}: {output:?}");
+        assert!(told(&output).contains("raft-node health [service]"), "{output:?}");
     }
 }
 
@@ -114,10 +93,7 @@ async fn a_taken_port_is_named() {
         let output = refused(cluster.member(1), &[]);
         assert_eq!(output.status.code(), Some(CONFIGURATION), "{output:?}");
         let told = told(&output);
-        assert!(
-            told.contains(&addr) && told.contains(variable),
-            "{addr} in {told}"
-        );
+        assert!(told.contains(&addr) && told.contains(variable), "{addr} in {told}");
     }
 }
 
@@ -125,11 +101,7 @@ async fn a_taken_port_is_named() {
 async fn the_health_command_asks_the_running_node() {
     let mut cluster = lone().await;
     let asked = |member: &Member, service: &str| {
-        let arguments = if service.is_empty() {
-            vec!["health"]
-        } else {
-            vec!["health", service]
-        };
+        let arguments = if service.is_empty() { vec!["health"] } else { vec!["health", service] };
         refused(member, &arguments).status.code()
     };
     assert_eq!(asked(cluster.member(1), ""), Some(1), "nobody is there");
@@ -141,14 +113,7 @@ async fn the_health_command_asks_the_running_node() {
     assert_eq!(asked(cluster.member(1), "nonsense"), Some(1));
     cluster.member(1).freeze();
     let start = std::time::Instant::now();
-    assert_eq!(
-        asked(cluster.member(1), ""),
-        Some(1),
-        "a frozen node is not healthy"
-    );
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "docker would have given up"
-    );
+    assert_eq!(asked(cluster.member(1), ""), Some(1), "a frozen node is not healthy");
+    assert!(start.elapsed() < Duration::from_secs(10), "docker would have given up");
     cluster.member(1).thaw();
 }

@@ -78,20 +78,12 @@ async fn a_cut_off_follower_rejoins_without_an_election() {
         let alone = cluster.client(follower).clone();
         eventually("the follower to miss its leader", async || {
             let status = alone.status().await.map_err(|status| status.to_string())?;
-            if status.leader == 0 {
-                Ok(())
-            } else {
-                Err(format!("{status:?}"))
-            }
+            if status.leader == 0 { Ok(()) } else { Err(format!("{status:?}")) }
         })
         .await;
         traffic.acknowledged(100).await;
         cluster.net().heal();
-        assert_eq!(
-            cluster.settled().await,
-            lead,
-            "its return caused no election"
-        );
+        assert_eq!(cluster.settled().await, lead, "its return caused no election");
         cluster.caught_up(follower, lead.id).await;
     }
     traffic.stop().await.judge(&mut cluster).await;
@@ -129,10 +121,7 @@ async fn a_bridge_between_two_is_enough() {
     cluster.net().set_way(lead.id, cut_off, Way::Silent);
     cluster.net().set_way(cut_off, lead.id, Way::Silent);
     traffic.acknowledged(200).await;
-    eventually("the bridge to know a leader", async || {
-        cluster.lead_by(bridge).await
-    })
-    .await;
+    eventually("the bridge to know a leader", async || cluster.lead_by(bridge).await).await;
     cluster.net().heal();
     cluster.settled().await;
     traffic.stop().await.judge(&mut cluster).await;

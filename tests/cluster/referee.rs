@@ -60,65 +60,41 @@ fn an_honest_history_has_no_fault() {
 #[track_caller]
 fn caught(history: &History, what: &str) {
     let faults = history.faults();
-    assert!(
-        faults.iter().any(|fault| fault.contains(what)),
-        "{what:?} is not in {faults:?}"
-    );
+    assert!(faults.iter().any(|fault| fault.contains(what)), "{what:?} is not in {faults:?}");
 }
 
 #[test]
 fn a_stale_read_is_caught() {
     let start = Instant::now();
-    caught(
-        &story(start, vec![read(start, 31, 2, Some(("a", 2)))]),
-        "stale read",
-    );
+    caught(&story(start, vec![read(start, 31, 2, Some(("a", 2)))]), "stale read");
 }
 
 #[test]
 fn a_read_behind_another_read_is_caught() {
     let start = Instant::now();
-    let reads = vec![
-        read(start, 50, 4, Some(("c", 4))),
-        read(start, 60, 3, Some(("b", 3))),
-    ];
+    let reads = vec![read(start, 50, 4, Some(("c", 4))), read(start, 60, 3, Some(("b", 3)))];
     caught(&story(start, reads), "stale read");
 }
 
 #[test]
 fn a_lost_write_is_caught() {
     let start = Instant::now();
-    caught(
-        &story(start, vec![read(start, 31, 3, Some(("a", 2)))]),
-        "but the key held",
-    );
-    caught(
-        &story(start, vec![read(start, 31, 3, None)]),
-        "but the key held",
-    );
+    caught(&story(start, vec![read(start, 31, 3, Some(("a", 2)))]), "but the key held");
+    caught(&story(start, vec![read(start, 31, 3, None)]), "but the key held");
 }
 
 #[test]
 fn a_value_from_nowhere_is_caught() {
     let start = Instant::now();
     let nowhere = "what nobody had written";
-    caught(
-        &story(start, vec![read(start, 50, 4, Some(("z", 4)))]),
-        nowhere,
-    );
-    caught(
-        &story(start, vec![read(start, 31, 4, Some(("c", 4)))]),
-        nowhere,
-    );
+    caught(&story(start, vec![read(start, 50, 4, Some(("z", 4)))]), nowhere);
+    caught(&story(start, vec![read(start, 31, 4, Some(("c", 4)))]), nowhere);
 }
 
 #[test]
 fn a_write_done_twice_is_caught() {
     let start = Instant::now();
-    let reads = vec![
-        read(start, 50, 4, Some(("c", 4))),
-        read(start, 60, 5, Some(("c", 5))),
-    ];
+    let reads = vec![read(start, 50, 4, Some(("c", 4))), read(start, 60, 5, Some(("c", 5)))];
     caught(&story(start, reads), "written twice");
 }
 

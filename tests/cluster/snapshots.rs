@@ -15,7 +15,7 @@ async fn churn(client: &Client, log_bytes: usize) {
         let key = format!("churn/{}", count % KEYS);
         let mut value = vec![0; VALUE_BYTES];
         value[..8].copy_from_slice(&(count as u64).to_le_bytes());
-        client.put(&key, value).await.expect("a write");
+        client.surely_put(&key, value).await;
     }
 }
 
@@ -62,11 +62,7 @@ async fn a_member_that_lost_its_disk_gets_everything_anew() {
     traffic.acknowledged(50).await;
     cluster.member(wiped).clear_log();
     cluster.restart(wiped);
-    assert_eq!(
-        cluster.settled().await,
-        lead,
-        "its return caused no election"
-    );
+    assert_eq!(cluster.settled().await, lead, "its return caused no election");
     cluster.caught_up(wiped, lead.id).await;
     got_a_snapshot(&mut cluster, wiped);
     traffic.acknowledged(50).await;
@@ -85,10 +81,7 @@ async fn a_cluster_restarts_from_its_snapshots() {
     }
     for id in cluster.ids() {
         let bytes = directory_bytes(&cluster.member(id).data_dir);
-        assert!(
-            bytes < 4 * SNAPSHOTS_BYTES as u64,
-            "member {id} keeps {bytes} bytes"
-        );
+        assert!(bytes < 4 * SNAPSHOTS_BYTES as u64, "member {id} keeps {bytes} bytes");
         cluster.restart(id);
     }
     cluster.settled().await;
@@ -102,10 +95,7 @@ async fn a_cluster_restarts_from_its_snapshots() {
 
 fn got_a_snapshot(cluster: &mut Cluster, id: u64) {
     let log = cluster.member(id).log();
-    assert!(
-        log.contains("snapshot"),
-        "member {id} says nothing of a snapshot:\n{log}"
-    );
+    assert!(log.contains("snapshot"), "member {id} says nothing of a snapshot:\n{log}");
 }
 
 fn directory_bytes(path: &std::path::Path) -> u64 {
@@ -114,11 +104,7 @@ fn directory_bytes(path: &std::path::Path) -> u64 {
         .map(|entry| entry.expect("an entry"))
         .map(|entry| {
             let metadata = entry.metadata().expect("metadata");
-            if metadata.is_dir() {
-                directory_bytes(&entry.path())
-            } else {
-                metadata.len()
-            }
+            if metadata.is_dir() { directory_bytes(&entry.path()) } else { metadata.len() }
         })
         .sum()
 }

@@ -26,11 +26,7 @@ async fn a_stopped_leader_hands_over_and_nobody_waits_for_an_election() {
         assert_eq!(new.term, old.term + 1, "one election, {old:?} to {new:?}");
         traffic.acknowledged(100).await;
         cluster.restart(old.id);
-        assert_eq!(
-            cluster.settled().await,
-            new,
-            "the return caused no election"
-        );
+        assert_eq!(cluster.settled().await, new, "the return caused no election");
     }
     let outcome = traffic.stop().await;
     let gap = outcome.history.longest_gap();
@@ -72,17 +68,7 @@ async fn a_member_without_majority_stops_within_its_grace() {
     let write = tokio::spawn(async move { client.put("k", "v").await });
     let start = Instant::now();
     cluster.stop(lead.id).await;
-    assert!(
-        start.elapsed() < Duration::from_secs(4),
-        "the stop took {:?}",
-        start.elapsed()
-    );
-    let status = write
-        .await
-        .expect("no panic")
-        .expect_err("nobody could acknowledge it");
-    assert!(
-        matches!(status.code(), Code::Unavailable | Code::Unknown),
-        "{status:?}"
-    );
+    assert!(start.elapsed() < Duration::from_secs(4), "the stop took {:?}", start.elapsed());
+    let status = write.await.expect("no panic").expect_err("nobody could acknowledge it");
+    assert!(matches!(status.code(), Code::Unavailable | Code::Unknown), "{status:?}");
 }

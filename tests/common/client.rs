@@ -40,21 +40,13 @@ fn channel(addr: &str) -> Channel {
 impl Client {
     /// Connects at the first call, and anew after a connection broke.
     pub fn new(id: u64, client_addr: &str, peer_addr: &str) -> Self {
-        Self {
-            id,
-            channel: channel(client_addr),
-            peer: channel(peer_addr),
-            deadline: DEADLINE,
-        }
+        Self { id, channel: channel(client_addr), peer: channel(peer_addr), deadline: DEADLINE }
     }
 
     /// The same client with another deadline.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self {
-            deadline,
-            ..self.clone()
-        }
+        Self { deadline, ..self.clone() }
     }
 
     /// etcd's key-value service.
@@ -119,6 +111,23 @@ impl Client {
         Ok(response.header.expect("every answer has a header").revision)
     }
 
+    /// Puts until it is acknowledged: on a busy machine the leader may change at any time.
+    pub async fn surely_put(&self, key: &str, value: impl Into<Vec<u8>>) {
+        let value = value.into();
+        super::eventually(&format!("{} to take a write", self.id), async || {
+            self.put(key, value.clone()).await.map_err(|status| status.to_string())
+        })
+        .await;
+    }
+
+    /// One key's value, read linearizably; asked until answered.
+    pub async fn sure_value(&self, key: &str) -> Option<Vec<u8>> {
+        super::eventually(&format!("{} to answer a read", self.id), async || {
+            self.value(key).await.map_err(|status| status.to_string())
+        })
+        .await
+    }
+
     /// Any range.
     pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
         self.timely(self.kv().range(request)).await
@@ -126,22 +135,13 @@ impl Client {
 
     /// Reads one key linearizably.
     pub async fn get(&self, key: &str) -> Result<pb::RangeResponse, Status> {
-        self.range(pb::RangeRequest {
-            key: key.to_owned().into(),
-            ..pb::RangeRequest::default()
-        })
-        .await
+        self.range(pb::RangeRequest { key: key.to_owned().into(), ..pb::RangeRequest::default() })
+            .await
     }
 
     /// One key's value, read linearizably.
     pub async fn value(&self, key: &str) -> Result<Option<Vec<u8>>, Status> {
-        Ok(self
-            .get(key)
-            .await?
-            .kvs
-            .into_iter()
-            .next()
-            .map(|kv| kv.value.to_vec()))
+        Ok(self.get(key).await?.kvs.into_iter().next().map(|kv| kv.value.to_vec()))
     }
 
     /// Reads one key from this member's own data.
@@ -156,8 +156,7 @@ impl Client {
 
     /// What the member says of itself.
     pub async fn status(&self) -> Result<pb::StatusResponse, Status> {
-        self.timely(self.maintenance().status(pb::StatusRequest::default()))
-            .await
+        self.timely(self.maintenance().status(pb::StatusRequest::default())).await
     }
 
     /// Whether the member says, by the project's first service, that it has a leader.
@@ -169,9 +168,7 @@ impl Client {
 
     /// Whether the member says that it serves `service`. A member that does not answer does not.
     pub async fn serves(&self, service: &str) -> bool {
-        let request = HealthCheckRequest {
-            service: service.to_owned(),
-        };
+        let request = HealthCheckRequest { service: service.to_owned() };
         self.timely(self.health().check(request))
             .await
             .is_ok_and(|answer| answer.status() == ServingStatus::Serving)

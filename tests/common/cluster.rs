@@ -23,41 +23,27 @@ pub struct Options {
 impl Default for Options {
     /// Three members with the product's own timing.
     fn default() -> Self {
-        Self {
-            members: 3,
-            links: false,
-            timing_ms: (50, 150, 300),
-            env: Vec::new(),
-        }
+        Self { members: 3, links: false, timing_ms: (50, 150, 300), env: Vec::new() }
     }
 }
 
 impl Options {
     /// One member.
     pub fn single() -> Self {
-        Self {
-            members: 1,
-            ..Self::default()
-        }
+        Self { members: 1, ..Self::default() }
     }
 
     /// Timeouts so long that nobody takes a busy machine for a dead leader: for tests that assert
     /// that no election happened.
     #[must_use]
     pub fn patient(self) -> Self {
-        Self {
-            timing_ms: (100, 2000, 4000),
-            ..self
-        }
+        Self { timing_ms: (100, 2000, 4000), ..self }
     }
 
     /// With links between the members.
     #[must_use]
     pub fn linked(self) -> Self {
-        Self {
-            links: true,
-            ..self
-        }
+        Self { links: true, ..self }
     }
 
     /// With one more variable.
@@ -99,10 +85,7 @@ impl Cluster {
 
     /// Everything but the start of the processes.
     pub async fn prepare(options: Options) -> Self {
-        let root = tempfile::Builder::new()
-            .prefix("raft-node-")
-            .tempdir()
-            .expect("a directory");
+        let root = tempfile::Builder::new().prefix("raft-node-").tempdir().expect("a directory");
         let (heartbeat, least, most) = options.timing_ms;
         let mut env = vec![
             ("RAFT_HEARTBEAT_INTERVAL_MS", heartbeat.to_string()),
@@ -111,22 +94,13 @@ impl Cluster {
             ("RAFT_LOG", "info".to_owned()),
         ];
         env.extend(options.env.clone());
-        let env: Vec<(String, String)> = env
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
-        let mut members: Vec<Member> = (1..=options.members)
-            .map(|id| Member::new(id, root.path(), env.clone()))
-            .collect();
-        let real: Vec<(u64, String)> = members
-            .iter()
-            .map(|member| (member.id, member.peer_addr.clone()))
-            .collect();
-        let net = if options.links {
-            Some(Net::between(&real).await)
-        } else {
-            None
-        };
+        let env: Vec<(String, String)> =
+            env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut members: Vec<Member> =
+            (1..=options.members).map(|id| Member::new(id, root.path(), env.clone())).collect();
+        let real: Vec<(u64, String)> =
+            members.iter().map(|member| (member.id, member.peer_addr.clone())).collect();
+        let net = if options.links { Some(Net::between(&real).await) } else { None };
         for member in &mut members {
             let seen_by_it = real.iter().map(|(id, addr)| match &net {
                 Some(net) if *id != member.id => format!("{id}={}", net.addr(member.id, *id)),
@@ -139,12 +113,7 @@ impl Cluster {
             .iter()
             .map(|member| Client::new(member.id, &member.client_addr, &member.peer_addr))
             .collect();
-        Self {
-            members,
-            clients,
-            net,
-            root,
-        }
+        Self { members, clients, net, root }
     }
 
     /// The directory that holds everything.
@@ -159,26 +128,17 @@ impl Cluster {
 
     /// All ids but `id`.
     pub fn others(&self, id: u64) -> Vec<u64> {
-        self.ids()
-            .into_iter()
-            .filter(|other| *other != id)
-            .collect()
+        self.ids().into_iter().filter(|other| *other != id).collect()
     }
 
     /// A member.
     pub fn member(&mut self, id: u64) -> &mut Member {
-        self.members
-            .iter_mut()
-            .find(|member| member.id == id)
-            .expect("a member")
+        self.members.iter_mut().find(|member| member.id == id).expect("a member")
     }
 
     /// A client of one member.
     pub fn client(&self, id: u64) -> &Client {
-        self.clients
-            .iter()
-            .find(|client| client.id == id)
-            .expect("a member")
+        self.clients.iter().find(|client| client.id == id).expect("a member")
     }
 
     /// A client of each member.
@@ -206,21 +166,13 @@ impl Cluster {
         let member = self.member(id);
         member.terminate();
         let status = member.exit(Duration::from_secs(15)).await;
-        assert_eq!(
-            status.code(),
-            Some(0),
-            "member {id} did not stop cleanly: {status}"
-        );
+        assert_eq!(status.code(), Some(0), "member {id} did not stop cleanly: {status}");
     }
 
     /// The leader that all running members follow, once all are ready and its quorum is confirmed.
     pub async fn settled(&mut self) -> Lead {
-        let running: Vec<u64> = self
-            .members
-            .iter()
-            .filter(|member| member.runs())
-            .map(|member| member.id)
-            .collect();
+        let running: Vec<u64> =
+            self.members.iter().filter(|member| member.runs()).map(|member| member.id).collect();
         self.settled_among(&running).await
     }
 
@@ -254,44 +206,21 @@ impl Cluster {
     /// Whom `id` takes for the leader.
     pub async fn lead_by(&self, id: u64) -> Result<Lead, String> {
         let client = self.client(id).with_deadline(Duration::from_secs(2));
-        let status = client
-            .status()
-            .await
-            .map_err(|status| format!("{id}: {status}"))?;
+        let status = client.status().await.map_err(|status| format!("{id}: {status}"))?;
         if status.leader == 0 {
             return Err(format!("{id} knows no leader"));
         }
-        Ok(Lead {
-            id: status.leader,
-            term: status.raft_term,
-        })
+        Ok(Lead { id: status.leader, term: status.raft_term })
     }
 
     /// Waits until `id` has applied everything that `by` has.
     pub async fn caught_up(&mut self, id: u64, by: u64) {
-        let goal = self
-            .client(by)
-            .status()
-            .await
-            .expect("the status")
-            .raft_applied_index;
-        within(
-            Duration::from_mins(1),
-            &format!("{id} to apply {goal}"),
-            async || {
-                let status = self
-                    .client(id)
-                    .status()
-                    .await
-                    .map_err(|status| status.to_string())?;
-                let applied = status.raft_applied_index;
-                if applied >= goal {
-                    Ok(())
-                } else {
-                    Err(format!("applied {applied}"))
-                }
-            },
-        )
+        let goal = self.client(by).status().await.expect("the status").raft_applied_index;
+        within(Duration::from_mins(1), &format!("{id} to apply {goal}"), async || {
+            let status = self.client(id).status().await.map_err(|status| status.to_string())?;
+            let applied = status.raft_applied_index;
+            if applied >= goal { Ok(()) } else { Err(format!("applied {applied}")) }
+        })
         .await;
     }
 

@@ -54,24 +54,15 @@ pub struct History {
 impl History {
     /// Acknowledged writes: value, key and revision.
     pub fn acked(&self) -> impl Iterator<Item = (&Write, i64)> {
-        self.writes
-            .iter()
-            .filter_map(|write| Some((write, write.acked?.1)))
+        self.writes.iter().filter_map(|write| Some((write, write.acked?.1)))
     }
 
     /// The longest time in which no write was acknowledged, between the first and the last that was.
     pub fn longest_gap(&self) -> Duration {
-        let mut times: Vec<Instant> = self
-            .writes
-            .iter()
-            .filter_map(|write| Some(write.acked?.0))
-            .collect();
+        let mut times: Vec<Instant> =
+            self.writes.iter().filter_map(|write| Some(write.acked?.0)).collect();
         times.sort();
-        times
-            .windows(2)
-            .map(|pair| pair[1] - pair[0])
-            .max()
-            .unwrap_or_default()
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
     /// Everything that is wrong with this history. Empty: it is linearizable.
@@ -92,12 +83,7 @@ impl History {
             faults.len(),
             self.writes.len(),
             self.reads.len(),
-            faults
-                .iter()
-                .take(20)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join("\n")
+            faults.iter().take(20).cloned().collect::<Vec<_>>().join("\n")
         );
     }
 
@@ -108,16 +94,9 @@ impl History {
         for (write, revision) in self.acked() {
             registers.learn(&write.key, revision, &write.value, faults);
         }
-        let sent: BTreeMap<&str, &Write> = self
-            .writes
-            .iter()
-            .map(|write| (write.value.as_str(), write))
-            .collect();
-        assert_eq!(
-            sent.len(),
-            self.writes.len(),
-            "every write has a value of its own"
-        );
+        let sent: BTreeMap<&str, &Write> =
+            self.writes.iter().map(|write| (write.value.as_str(), write)).collect();
+        assert_eq!(sent.len(), self.writes.len(), "every write has a value of its own");
         for read in &self.reads {
             let Some((value, revision)) = &read.found else {
                 continue;
@@ -167,10 +146,7 @@ impl History {
     fn check_reads(&self, registers: &Registers, faults: &mut Vec<String>) {
         for read in &self.reads {
             let last = registers.last(&read.key, read.revision);
-            let found = read
-                .found
-                .as_ref()
-                .map(|(value, since)| (*since, value.as_str()));
+            let found = read.found.as_ref().map(|(value, since)| (*since, value.as_str()));
             if found != last {
                 faults.push(format!("{read:?}, but the key held {last:?}"));
             }
@@ -194,29 +170,16 @@ struct Registers {
 
 impl Registers {
     fn learn(&mut self, key: &str, revision: i64, value: &str, faults: &mut Vec<String>) {
-        let held = self
-            .revisions
-            .entry(revision)
-            .or_insert_with(|| value.to_owned());
+        let held = self.revisions.entry(revision).or_insert_with(|| value.to_owned());
         if held != value {
             faults.push(format!("revision {revision} is of both {held} and {value}"));
         }
         self.values.insert((value.to_owned(), revision));
-        let first = self
-            .values
-            .range((value.to_owned(), 0)..)
-            .next()
-            .expect("just inserted");
+        let first = self.values.range((value.to_owned(), 0)..).next().expect("just inserted");
         if first.1 != revision {
-            faults.push(format!(
-                "{value} was written twice, at {} and at {revision}",
-                first.1
-            ));
+            faults.push(format!("{value} was written twice, at {} and at {revision}", first.1));
         }
-        self.keys
-            .entry(key.to_owned())
-            .or_default()
-            .insert(revision, value.to_owned());
+        self.keys.entry(key.to_owned()).or_default().insert(revision, value.to_owned());
     }
 
     fn last(&self, key: &str, upto: i64) -> Option<(i64, &str)> {

@@ -31,16 +31,10 @@ pub async fn request(addr: &str, method: &str, path: &str) -> std::io::Result<An
     let (head, body) = raw.split_once("\r\n\r\n").unwrap_or((&raw, ""));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| std::io::Error::other(format!("no HTTP: {raw:?}")))?;
-    Ok(Answer {
-        status,
-        head: head.to_ascii_lowercase(),
-        body: body.to_owned(),
-    })
+    Ok(Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
 }
 
 /// GET, which must be answered.
 pub async fn get(addr: &str, path: &str) -> Answer {
-    request(addr, "GET", path)
-        .await
-        .unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    request(addr, "GET", path).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
 }

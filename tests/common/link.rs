@@ -38,11 +38,8 @@ struct State {
     cut: bool,
 }
 
-const OPEN: State = State {
-    there: Way::Open(Duration::ZERO),
-    back: Way::Open(Duration::ZERO),
-    cut: false,
-};
+const OPEN: State =
+    State { there: Way::Open(Duration::ZERO), back: Way::Open(Duration::ZERO), cut: false };
 
 struct Link {
     addr: String,
@@ -74,12 +71,8 @@ impl Net {
 
     /// Whatever `from` sends `to` goes this way: on connections that either of them opened.
     pub fn set_way(&self, from: u64, to: u64, way: Way) {
-        self.links[&(from, to)]
-            .state
-            .send_modify(|state| state.there = way);
-        self.links[&(to, from)]
-            .state
-            .send_modify(|state| state.back = way);
+        self.links[&(from, to)].state.send_modify(|state| state.there = way);
+        self.links[&(to, from)].state.send_modify(|state| state.back = way);
     }
 
     /// Nothing passes between `id` and the others, and nobody is told.
@@ -92,9 +85,7 @@ impl Net {
     /// Connections between `id` and the others break, and no new one can be made.
     pub fn cut(&self, id: u64) {
         for pair in self.of(id) {
-            self.links[&pair]
-                .state
-                .send_modify(|state| state.cut = true);
+            self.links[&pair].state.send_modify(|state| state.cut = true);
         }
     }
 
@@ -113,18 +104,13 @@ impl Net {
     }
 
     fn of(&self, id: u64) -> impl Iterator<Item = (u64, u64)> {
-        self.links
-            .keys()
-            .copied()
-            .filter(move |(from, to)| *from == id || *to == id)
+        self.links.keys().copied().filter(move |(from, to)| *from == id || *to == id)
     }
 }
 
 impl Link {
     async fn open(target: String) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", super::free_port()))
-            .await
-            .expect("bind");
+        let listener = TcpListener::bind(("127.0.0.1", super::free_port())).await.expect("bind");
         let addr = listener.local_addr().expect("an address").to_string();
         let (state, watch) = watch::channel(OPEN);
         let task = tokio::spawn(accept(listener, target, watch));
@@ -153,10 +139,7 @@ async fn connection(caller: TcpStream, target: String, state: watch::Receiver<St
     let pumps = async {
         // A silent network lets no handshake through either.
         let mut opened = state.clone();
-        opened
-            .wait_for(|state| state.there != Way::Silent && state.back != Way::Silent)
-            .await
-            .ok();
+        opened.wait_for(|state| state.there != Way::Silent && state.back != Way::Silent).await.ok();
         let Ok(dialled) = TcpStream::connect(&target).await else {
             return;
         };
@@ -187,12 +170,7 @@ async fn pump(
     let reader = async move {
         let mut piece = vec![0; PIECE_BYTES];
         while let Ok(count) = from.read(&mut piece).await {
-            if count == 0
-                || pieces
-                    .send((Instant::now(), piece[..count].to_vec()))
-                    .await
-                    .is_err()
-            {
+            if count == 0 || pieces.send((Instant::now(), piece[..count].to_vec())).await.is_err() {
                 return;
             }
         }

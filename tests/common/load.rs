@@ -43,10 +43,8 @@ impl Load {
     pub fn start(members: &[Client]) -> Self {
         let shared = Arc::new(Shared::default());
         let mut tasks = JoinSet::new();
-        let members: Vec<Client> = members
-            .iter()
-            .map(|client| client.with_deadline(DEADLINE))
-            .collect();
+        let members: Vec<Client> =
+            members.iter().map(|client| client.with_deadline(DEADLINE)).collect();
         for writer in 0..WRITERS {
             tasks.spawn(write(writer, members.clone(), Arc::clone(&shared)));
         }
@@ -59,17 +57,10 @@ impl Load {
     /// Waits until `count` more writes are acknowledged.
     pub async fn acknowledged(&self, count: usize) {
         let goal = self.shared.acked.load(Ordering::Relaxed) + count;
-        eventually(
-            &format!("{count} more writes to be acknowledged"),
-            async || {
-                let acked = self.shared.acked.load(Ordering::Relaxed);
-                if acked >= goal {
-                    Ok(())
-                } else {
-                    Err(format!("{acked} of {goal}"))
-                }
-            },
-        )
+        eventually(&format!("{count} more writes to be acknowledged"), async || {
+            let acked = self.shared.acked.load(Ordering::Relaxed);
+            if acked >= goal { Ok(()) } else { Err(format!("{acked} of {goal}")) }
+        })
         .await;
     }
 
@@ -80,10 +71,7 @@ impl Load {
             ended.expect("no client panics");
         }
         let history = std::mem::take(&mut *self.shared.history.lock().expect("no client panics"));
-        assert!(
-            !history.reads.is_empty(),
-            "a load without reads shows nothing"
-        );
+        assert!(!history.reads.is_empty(), "a load without reads shows nothing");
         Outcome { history }
     }
 }
@@ -100,11 +88,8 @@ impl Outcome {
             self.history.reads.len(),
             self.history.longest_gap()
         );
-        let running: Vec<u64> = cluster
-            .ids()
-            .into_iter()
-            .filter(|id| cluster.member(*id).runs())
-            .collect();
+        let running: Vec<u64> =
+            cluster.ids().into_iter().filter(|id| cluster.member(*id).runs()).collect();
         for id in &running {
             find_all(cluster.client(*id), &self.history).await;
         }
@@ -120,19 +105,13 @@ async fn find_all(client: &Client, history: &History) {
             revision,
             ..pb::RangeRequest::default()
         };
-        let answer = client.range(request).await;
-        let found = answer.as_ref().map(|answer| {
-            answer
-                .kvs
-                .first()
-                .map(|kv| (&kv.value[..], kv.mod_revision))
-        });
-        assert_eq!(
-            found.as_ref().ok(),
-            Some(&Some((write.value.as_bytes(), revision))),
-            "member {} lost {write:?}; it answers {answer:?}",
-            client.id
-        );
+        let answer = eventually(&format!("{} to answer a read", client.id), async || {
+            client.range(request.clone()).await.map_err(|status| status.to_string())
+        })
+        .await;
+        let found = answer.kvs.first().map(|kv| (&kv.value[..], kv.mod_revision));
+        let expected = Some((write.value.as_bytes(), revision));
+        assert_eq!(found, expected, "member {} lost {write:?}", client.id);
     }
 }
 
@@ -146,10 +125,7 @@ pub async fn same_data(cluster: &Cluster, ids: &[u64]) {
             if other != first {
                 let differ = format!("{} has revision {}, {id} has {}", ids[0], first.0, other.0);
                 let same_revision = first.0 == other.0;
-                assert!(
-                    !same_revision,
-                    "{differ}, and other data:\n{first:?}\n{other:?}"
-                );
+                assert!(!same_revision, "{differ}, and other data:\n{first:?}\n{other:?}");
                 return Err(differ);
             }
         }
@@ -161,20 +137,14 @@ pub async fn same_data(cluster: &Cluster, ids: &[u64]) {
 
 /// What a member holds itself, after a linearizable read went through it, and its revision.
 async fn own_data(client: &Client) -> Result<(i64, Vec<KeyValue>), String> {
-    client
-        .get("any")
-        .await
-        .map_err(|status| status.to_string())?;
+    client.get("any").await.map_err(|status| status.to_string())?;
     let everything = pb::RangeRequest {
         key: vec![0].into(),
         range_end: vec![0].into(),
         serializable: true,
         ..pb::RangeRequest::default()
     };
-    let answer = client
-        .range(everything)
-        .await
-        .map_err(|status| status.to_string())?;
+    let answer = client.range(everything).await.map_err(|status| status.to_string())?;
     Ok((answer.header.expect("a header").revision, answer.kvs))
 }
 
@@ -186,18 +156,12 @@ async fn same_hash(cluster: &Cluster, ids: &[u64]) {
         let client = cluster.client(*id);
         let request = pb::HashKvRequest { revision };
         let mut maintenance = client.maintenance();
-        let answer = client
-            .timely(maintenance.hash_kv(request))
-            .await
-            .expect("a hash");
+        let answer = client.timely(maintenance.hash_kv(request)).await.expect("a hash");
         revision = answer.hash_revision;
         hashes.push((answer.hash_revision, answer.compact_revision, answer.hash));
     }
     let same = hashes.iter().all(|hash| *hash == hashes[0]);
-    assert!(
-        same,
-        "{ids:?} hash their histories (revision, compaction, hash) to {hashes:?}"
-    );
+    assert!(same, "{ids:?} hash their histories (revision, compaction, hash) to {hashes:?}");
 }
 
 fn any(members: &[Client]) -> &Client {
@@ -217,21 +181,9 @@ async fn write(writer: usize, members: Vec<Client>, shared: Arc<Shared>) {
         let sent = Instant::now();
         let answer = any(&members).put(&key, value.clone()).await;
         let acked = answer.ok().map(|revision| (Instant::now(), revision));
-        shared
-            .acked
-            .fetch_add(usize::from(acked.is_some()), Ordering::Relaxed);
-        let write = Write {
-            key,
-            value,
-            sent,
-            acked,
-        };
-        shared
-            .history
-            .lock()
-            .expect("no client panics")
-            .writes
-            .push(write);
+        shared.acked.fetch_add(usize::from(acked.is_some()), Ordering::Relaxed);
+        let write = Write { key, value, sent, acked };
+        shared.history.lock().expect("no client panics").writes.push(write);
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -241,12 +193,10 @@ async fn read(members: Vec<Client>, shared: Arc<Shared>) {
         let (key, member) = (any_key(), any(&members));
         let sent = Instant::now();
         if let Ok(answer) = member.get(&key).await {
-            let found = answer.kvs.first().map(|kv| {
-                (
-                    String::from_utf8_lossy(&kv.value).into_owned(),
-                    kv.mod_revision,
-                )
-            });
+            let found = answer
+                .kvs
+                .first()
+                .map(|kv| (String::from_utf8_lossy(&kv.value).into_owned(), kv.mod_revision));
             let read = Read {
                 key,
                 sent,
@@ -255,12 +205,7 @@ async fn read(members: Vec<Client>, shared: Arc<Shared>) {
                 found,
                 member: member.id,
             };
-            shared
-                .history
-                .lock()
-                .expect("no client panics")
-                .reads
-                .push(read);
+            shared.history.lock().expect("no client panics").reads.push(read);
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -32,15 +32,7 @@ impl Member {
         let client_addr = format!("127.0.0.1:{}", super::free_port());
         let data_dir = root.join(format!("node{id}"));
         let log = root.join(format!("node{id}.log"));
-        let mut member = Self {
-            id,
-            peer_addr,
-            client_addr,
-            data_dir,
-            log,
-            env,
-            child: None,
-        };
+        let mut member = Self { id, peer_addr, client_addr, data_dir, log, env, child: None };
         member.set("RAFT_NODE_ID", &id.to_string());
         member.set("RAFT_PEER_LISTEN", &member.peer_addr.clone());
         member.set("RAFT_CLIENT_LISTEN", &member.client_addr.clone());
@@ -62,10 +54,7 @@ impl Member {
     /// The binary under test, with this member's environment and no other.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_raft-node"));
-        command
-            .env_clear()
-            .envs(self.env.iter().cloned())
-            .env("RUST_BACKTRACE", "1");
+        command.env_clear().envs(self.env.iter().cloned()).env("RUST_BACKTRACE", "1");
         command.stdin(Stdio::null());
         command
     }
@@ -73,11 +62,7 @@ impl Member {
     /// Starts the process; its output goes to the end of its log.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "member {} runs already", self.id);
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .expect("open the log");
+        let log = File::options().create(true).append(true).open(&self.log).expect("open the log");
         let child = self
             .command()
             .stdout(log.try_clone().expect("share the log"))
@@ -134,10 +119,7 @@ impl Member {
             if let Some(status) = child.try_wait().expect("wait for raft-node") {
                 break status;
             }
-            assert!(
-                start.elapsed() < limit,
-                "member {id} did not end within {limit:?}"
-            );
+            assert!(start.elapsed() < limit, "member {id} did not end within {limit:?}");
             tokio::time::sleep(super::LOOK_EVERY).await;
         };
         self.child = None;
@@ -151,21 +133,14 @@ impl Member {
 
     /// Forgets what was printed so far.
     pub fn clear_log(&self) {
-        File::options()
-            .write(true)
-            .open(&self.log)
-            .and_then(|log| log.set_len(0))
-            .ok();
+        File::options().write(true).open(&self.log).and_then(|log| log.set_len(0)).ok();
     }
 
     fn print_log(&self) {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let hidden = lines.len().saturating_sub(LOG_LINES_SHOWN);
-        eprintln!(
-            "---- log of member {} ({hidden} earlier lines hidden)",
-            self.id
-        );
+        eprintln!("---- log of member {} ({hidden} earlier lines hidden)", self.id);
         for line in &lines[hidden..] {
             eprintln!("{line}");
         }

@@ -4,11 +4,7 @@
 //! limit generous enough for a busy machine, and fails with what it was waiting for. When a test
 //! fails, the logs of all members are printed.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "each test binary uses its part of the harness"
-)]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part of the harness")]
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -56,10 +52,7 @@ pub async fn within<T>(
             Ok(found) => return found,
             Err(seen) => seen,
         };
-        assert!(
-            start.elapsed() < limit,
-            "waited {limit:?} for {what}; last seen: {seen}"
-        );
+        assert!(start.elapsed() < limit, "waited {limit:?} for {what}; last seen: {seen}");
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
