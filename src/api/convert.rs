@@ -1,7 +1,8 @@
 //! Between etcd's messages and the state machine's own types.
 //!
 //! Inward, what the types cannot hold is refused: unknown enum values and operations without
-//! content; all other checks are the state machine's `validate`. Outward nothing can fail. Keys and values are moved, never copied.
+//! content; all other checks are the state machine's `validate`. Outward nothing can fail. Keys
+//! and values are moved, never copied.
 
 use tonic::Status;
 
@@ -187,9 +188,9 @@ fn op_response(response: kv::ResponseOp) -> pb::ResponseOp {
             OpResponse::ResponseRange(range_response(at(range.revision), range))
         }
         kv::ResponseOp::Put(put) => OpResponse::ResponsePut(put_response(at(put.revision), put)),
-        kv::ResponseOp::DeleteRange(deletion) => OpResponse::ResponseDeleteRange(
-            delete_range_response(at(deletion.revision), deletion),
-        ),
+        kv::ResponseOp::DeleteRange(deletion) => {
+            OpResponse::ResponseDeleteRange(delete_range_response(at(deletion.revision), deletion))
+        }
         kv::ResponseOp::Txn(txn) => OpResponse::ResponseTxn(txn_response(at(txn.revision), txn)),
     };
     pb::ResponseOp { response: Some(response) }
@@ -286,11 +287,8 @@ mod tests {
 
     #[test]
     fn a_transaction_is_serializable_if_each_of_its_reads_is() {
-        let of = |success: Vec<_>, failure: Vec<_>| pb::TxnRequest {
-            compare: vec![],
-            success,
-            failure,
-        };
+        let of =
+            |success: Vec<_>, failure: Vec<_>| pb::TxnRequest { compare: vec![], success, failure };
         assert!(is_serializable(&of(vec![], vec![])));
         assert!(is_serializable(&of(vec![read(true)], vec![read(true)])));
         assert!(!is_serializable(&of(vec![read(true)], vec![read(false)])));

@@ -42,9 +42,7 @@ const fn row(failure: Failure) -> (Code, &'static str) {
     match failure {
         Failure::Request(error) => request_row(error),
         Failure::Kv(error) => kv_row(error),
-        Failure::InvalidSortOption => {
-            (Code::InvalidArgument, "etcdserver: invalid sort option")
-        }
+        Failure::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
     }
 }
 
@@ -53,14 +51,11 @@ const fn request_row(error: RequestError) -> (Code, &'static str) {
         RequestError::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
         RequestError::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed"),
         RequestError::Timeout => (Code::Unavailable, "etcdserver: request timed out"),
-        RequestError::ConnectionLost => (
-            Code::Unavailable,
-            "etcdserver: request timed out, possibly due to connection lost",
-        ),
-        RequestError::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
-        RequestError::TooManyRequests => {
-            (Code::ResourceExhausted, "etcdserver: too many requests")
+        RequestError::ConnectionLost => {
+            (Code::Unavailable, "etcdserver: request timed out, possibly due to connection lost")
         }
+        RequestError::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
+        RequestError::TooManyRequests => (Code::ResourceExhausted, "etcdserver: too many requests"),
         RequestError::TooLarge => (Code::InvalidArgument, "etcdserver: request is too large"),
         RequestError::NoSpace => {
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded")

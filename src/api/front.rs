@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::IntoResponse;
 use http::{Request, Response, StatusCode, header};
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -80,7 +81,7 @@ impl Service<Request<Body>> for Front {
         if is_kv(request.uri().path()) {
             FrontFuture::Kv(self.kv.call(request))
         } else {
-            FrontFuture::Rest(self.rest.call(request))
+            FrontFuture::Rest(Box::new(self.rest.call(request)))
         }
     }
 }
@@ -94,8 +95,8 @@ fn is_kv(path: &str) -> bool {
 pub enum FrontFuture {
     /// From the key-value service.
     Kv(<Kv as Service<Request<Body>>>::Future),
-    /// From anything else.
-    Rest(<Routes as Service<Request<Body>>>::Future),
+    /// From anything else; boxed, lest every key-value call carry its size.
+    Rest(Box<<Routes as Service<Request<Body>>>::Future>),
 }
 
 impl Future for FrontFuture {
@@ -146,9 +147,7 @@ async fn unknown(request: axum::extract::Request) -> Response<axum::body::Body> 
         let service = service.split_once('/').map_or(service, |(service, _)| service);
         Status::unimplemented(format!("unknown service {service}")).into_http()
     } else {
-        let mut response = Response::new(axum::body::Body::from("404 page not found\n"));
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        response
+        (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
     }
 }
 

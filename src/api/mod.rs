@@ -7,6 +7,7 @@
 //! Absent: watches, leases, locks, elections and users. A call of theirs is answered
 //! `UNIMPLEMENTED` with the name of the service.
 
+pub mod ask;
 mod cluster;
 mod convert;
 mod error;
@@ -17,6 +18,8 @@ mod kv;
 mod maintenance;
 mod registration;
 mod scan;
+#[cfg(test)]
+mod tests;
 
 use tonic::server::NamedService;
 use tonic::service::Routes;

@@ -131,9 +131,9 @@ fn is_host_name(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     name.len() <= 253
-        && name.split('.').all(|label| {
-            (1..=63).contains(&label.len()) && label.bytes().all(allowed)
-        })
+        && name
+            .split('.')
+            .all(|label| (1..=63).contains(&label.len()) && label.bytes().all(allowed))
 }
 
 #[cfg(test)]
@@ -186,10 +186,22 @@ mod tests {
             assert!(check_addr(good).is_ok(), "{good:?}");
         }
         let long = format!("{}:1", "a".repeat(300));
-        for bad in
-            ["", "node1", "node1:", ":5001", "node1:0", "node1:65536", "node1:+1", "no de:1",
-             "::1:5001", "[::1]", "[nonsense]:1", "a..b:1", "http://a:1", long.as_str()]
-        {
+        for bad in [
+            "",
+            "node1",
+            "node1:",
+            ":5001",
+            "node1:0",
+            "node1:65536",
+            "node1:+1",
+            "no de:1",
+            "::1:5001",
+            "[::1]",
+            "[nonsense]:1",
+            "a..b:1",
+            "http://a:1",
+            long.as_str(),
+        ] {
             let status = check_addr(bad).expect_err(bad);
             assert_eq!(status.code(), Code::InvalidArgument, "{bad:?}");
         }

@@ -8,10 +8,7 @@ use crate::node::Handle;
 const STEP_KEYS: usize = 512;
 
 /// Reads a range as of one revision.
-pub(super) async fn range(
-    handle: &Handle,
-    request: RangeRequest,
-) -> Result<RangeResponse, Error> {
+pub(super) async fn range(handle: &Handle, request: RangeRequest) -> Result<RangeResponse, Error> {
     if request.range_end.is_empty() {
         return handle.with_store(|store| store.range(&request));
     }

@@ -1,0 +1,321 @@
+//! The doors as clients meet them: generated clients against one member over loopback.
+//!
+//! Behind the doors stands the real [`Handle`], with a driver that applies each proposal at once,
+//! or knows no leader.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+use crate::kv;
+use crate::node::clock::Pulse;
+use crate::node::{self, Applied, Event, Handle, Limits, Member, RequestError, Ticket};
+use crate::proto::etcdserverpb as pb;
+use crate::proto::etcdserverpb::cluster_client::ClusterClient;
+use crate::proto::etcdserverpb::kv_client::KvClient;
+use crate::proto::etcdserverpb::lease_client::LeaseClient;
+use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use crate::proto::node::node_registration_client::NodeRegistrationClient;
+use crate::proto::node::{Empty, RequestVoteArgs, Signal};
+use crate::raft::{Index, NodeId, Role, Term};
+
+const CLUSTER_ID: u64 = 0xc1;
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// One member without Raft. Its tasks end with the test's runtime.
+struct World {
+    status: Arc<watch::Sender<Arc<node::Status>>>,
+    client: Channel,
+    peer: Channel,
+}
+
+/// A member that leads if `leads`, and otherwise knows no leader.
+async fn member(leads: bool) -> World {
+    let id = NodeId::new(1).expect("positive");
+    let status = node::Status {
+        node_id: id,
+        cluster_id: CLUSTER_ID,
+        name: "node1".into(),
+        role: if leads { Role::Leader } else { Role::PreCandidate },
+        term: Term(5),
+        leader: leads.then_some(id),
+        commit: Index(0),
+        applied: Index(0),
+        last_index: Index(0),
+        proposals_pending: 0,
+        alive: true,
+        ready: leads,
+        leader_confirmed: leads,
+        applied_at_start: true,
+        disk_stalled: false,
+        shutting_down: false,
+    };
+    let (status, statuses) = watch::channel(Arc::new(status));
+    let (requests, inbox) = mpsc::channel(64);
+    let machine = Arc::new(RwLock::new(kv::Machine::new()));
+    let members = vec![Member {
+        id,
+        name: "node1".to_owned(),
+        peer_addr: "node1:5001".to_owned(),
+        client_addrs: vec!["node1:2379".to_owned()],
+        learner: false,
+    }];
+    let limits = Limits { request_bytes_max: REQUEST_BYTES_MAX, quota_bytes: 1 << 30 };
+    let pulse = Pulse::new();
+    let handle =
+        Handle::new(requests, statuses, pulse.clone(), Arc::clone(&machine), members, limits);
+    tokio::spawn(drive(inbox, machine, leads, pulse));
+
+    let front = super::client_service(handle.clone(), axum::Router::new());
+    let (client_addr, incoming) = listen().await;
+    tokio::spawn(super::server().accept_http1(true).serve_with_incoming(front, incoming));
+    let (peer_addr, incoming) = listen().await;
+    let routes = super::peer_routes(handle, tonic::service::Routes::default());
+    tokio::spawn(super::server().add_routes(routes).serve_with_incoming(incoming));
+    World {
+        status: Arc::new(status),
+        client: connect(client_addr).await,
+        peer: connect(peer_addr).await,
+    }
+}
+
+async fn drive(
+    mut inbox: mpsc::Receiver<Event<Ticket>>,
+    machine: Arc<RwLock<kv::Machine>>,
+    leads: bool,
+    pulse: Pulse,
+) {
+    let mut index = 0;
+    while let Some(event) = inbox.recv().await {
+        pulse.beat();
+        match event {
+            Event::Propose { ticket, .. } | Event::Read { ticket } if !leads => {
+                ticket.fail(RequestError::NoLeader);
+            }
+            Event::Propose { data, ticket: Ticket::Propose(reply) } => {
+                index += 1;
+                let command = kv::Command::decode(&data).expect("encoded by the handle");
+                let mut machine = machine.write().unwrap_or_else(PoisonError::into_inner);
+                let response = machine.apply(index, command);
+                drop(reply.send(Ok(Applied { response, index: Index(index), term: Term(5) })));
+            }
+            Event::Read { ticket: Ticket::Barrier(reply) } => {
+                let _ = reply.send(Ok(()));
+            }
+            Event::VoteRequest { candidate, term, ticket: Ticket::Vote(reply) } => {
+                let granted = candidate.get() == 1 && term > Term(5);
+                let _ = reply.send(Ok(granted));
+            }
+            other => panic!("not asked for in these tests: {other:?}"),
+        }
+    }
+}
+
+async fn listen() -> (SocketAddr, TcpIncoming) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    (listener.local_addr().expect("bound"), TcpIncoming::from(listener))
+}
+
+async fn connect(addr: SocketAddr) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an address");
+    endpoint.connect().await.expect("it listens")
+}
+
+fn put(key: &'static str, value: impl Into<bytes::Bytes>) -> pb::PutRequest {
+    pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() }
+}
+
+fn get(key: &'static str, serializable: bool) -> pb::RangeRequest {
+    pb::RangeRequest { key: key.into(), serializable, ..Default::default() }
+}
+
+fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, message: &str) {
+    let status = answer.expect_err("refused");
+    assert_eq!((status.code(), status.message()), (code, message));
+}
+
+#[tokio::test]
+async fn a_write_is_read_back_under_full_headers() {
+    let world = member(true).await;
+    let mut kv = KvClient::new(world.client);
+    let header = |revision| {
+        Some(pb::ResponseHeader { cluster_id: CLUSTER_ID, member_id: 1, revision, raft_term: 5 })
+    };
+    let answer = kv.put(put("k", "v")).await.expect("done").into_inner();
+    assert_eq!(answer.header, header(2));
+    let answer = kv.range(get("k", false)).await.expect("done").into_inner();
+    assert_eq!((answer.header, answer.count), (header(2), 1));
+    assert_eq!(&answer.kvs[0].value[..], b"v");
+    let deletion = pb::DeleteRangeRequest { key: "k".into(), ..Default::default() };
+    let answer = kv.delete_range(deletion).await.expect("done").into_inner();
+    assert_eq!((answer.header, answer.deleted), (header(3), 1));
+    let answer = kv.txn(pb::TxnRequest::default()).await.expect("done").into_inner();
+    assert_eq!((answer.header, answer.succeeded), (header(3), true));
+    let compaction = pb::CompactionRequest { revision: 3, physical: false };
+    let answer = kv.compact(compaction).await.expect("done").into_inner();
+    assert_eq!(answer.header, header(3));
+    let text = "etcdserver: mvcc: required revision has been compacted";
+    assert_refused(kv.compact(compaction).await, Code::OutOfRange, text);
+}
+
+#[tokio::test]
+async fn a_range_of_many_steps_is_answered_whole() {
+    let world = member(true).await;
+    let mut kv = KvClient::new(world.client);
+    for number in 0..1200 {
+        let key = format!("key{number:04}");
+        let request = pb::PutRequest { key: key.into(), ..Default::default() };
+        kv.put(request).await.expect("done");
+    }
+    let all = pb::RangeRequest { range_end: "z".into(), ..get("key", false) };
+    let answer = kv.range(all).await.expect("done").into_inner();
+    assert_eq!((answer.count, answer.kvs.len(), answer.more), (1200, 1200, false));
+    assert!(answer.kvs.windows(2).all(|pair| pair[0].key < pair[1].key));
+}
+
+#[tokio::test]
+async fn without_a_leader_only_serializable_reads_are_served() {
+    let world = member(false).await;
+    let mut kv = KvClient::new(world.client);
+    let no_leader = "etcdserver: no leader";
+    assert_refused(kv.put(put("k", "v")).await, Code::Unavailable, no_leader);
+    assert_refused(kv.range(get("k", false)).await, Code::Unavailable, no_leader);
+    let read_only = pb::TxnRequest {
+        success: vec![pb::RequestOp {
+            request: Some(pb::request_op::Request::RequestRange(get("k", false))),
+        }],
+        ..Default::default()
+    };
+    assert_refused(kv.txn(read_only).await, Code::Unavailable, no_leader);
+    kv.range(get("k", true)).await.expect("served");
+    // Whoever wants a leader hears at once that there is none, whatever is asked.
+    let mut request = Request::new(get("k", true));
+    request.metadata_mut().insert("hasleader", "true".parse().expect("ascii"));
+    assert_refused(kv.range(request).await, Code::Unavailable, no_leader);
+}
+
+#[tokio::test]
+async fn requests_that_are_too_large_are_refused_by_etcds_names() {
+    let world = member(true).await;
+    let mut kv = KvClient::new(world.client);
+    let value = vec![0; REQUEST_BYTES_MAX + 1];
+    let text = "etcdserver: request is too large";
+    assert_refused(kv.put(put("k", value)).await, Code::InvalidArgument, text);
+    let request = put("k", vec![0; REQUEST_BYTES_MAX + 512 * 1024]);
+    let (found, limit) = (prost::Message::encoded_len(&request), REQUEST_BYTES_MAX + 512 * 1024);
+    let text = format!("grpc: received message larger than max ({found} vs. {limit})");
+    assert_refused(kv.put(request).await, Code::ResourceExhausted, &text);
+}
+
+#[tokio::test]
+async fn members_and_status_are_told() {
+    let world = member(true).await;
+    let mut cluster = ClusterClient::new(world.client.clone());
+    let request = pb::MemberListRequest { linearizable: true };
+    let answer = cluster.member_list(request).await.expect("done").into_inner();
+    assert_eq!(answer.header.expect("present").revision, 0);
+    assert_eq!(answer.members[0].peer_ur_ls, ["http://node1:5001"]);
+    assert_eq!(answer.members[0].client_ur_ls, ["http://node1:2379"]);
+    let mut maintenance = MaintenanceClient::new(world.client);
+    let answer = maintenance.status(pb::StatusRequest {}).await.expect("done").into_inner();
+    assert_eq!((answer.version.as_str(), answer.leader, answer.raft_term), (super::VERSION, 1, 5));
+    assert!(answer.errors.is_empty());
+    world.status.send_modify(|status| Arc::make_mut(status).leader = None);
+    let answer = maintenance.status(pb::StatusRequest {}).await.expect("done").into_inner();
+    assert_eq!((answer.leader, answer.errors), (0, vec!["etcdserver: no leader".to_owned()]));
+    let request = pb::MoveLeaderRequest { target_id: 1 };
+    let moved = maintenance.move_leader(request).await;
+    assert_refused(moved, Code::FailedPrecondition, "etcdserver: not leader");
+}
+
+#[tokio::test]
+async fn health_is_answered_and_watched_on_both_ports() {
+    let world = member(true).await;
+    let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    for (channel, own) in
+        [(world.client.clone(), "etcdserverpb.KV"), (world.peer.clone(), "proto.NodeRegistration")]
+    {
+        let mut health = HealthClient::new(channel);
+        for service in ["", "ready", "leader", own] {
+            let answer = health.check(ask(service)).await.expect("known").into_inner();
+            assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
+        }
+        for service in ["nonsense", "etcdserverpb.Lease"] {
+            let status = health.check(ask(service)).await.expect_err("unknown");
+            assert_eq!(status.code(), Code::NotFound);
+            let status = health.watch(ask(service)).await.expect_err("unknown");
+            assert_eq!(status.code(), Code::NotFound);
+        }
+    }
+    let mut health = HealthClient::new(world.client);
+    let mut verdicts = health.watch(ask("ready")).await.expect("known").into_inner();
+    let first = verdicts.next().await.expect("goes on").expect("no error");
+    assert_eq!(first.status(), ServingStatus::Serving);
+    world.status.send_modify(|status| Arc::make_mut(status).ready = false);
+    let second = verdicts.next().await.expect("goes on").expect("no error");
+    assert_eq!(second.status(), ServingStatus::NotServing);
+    world.status.send_modify(|status| Arc::make_mut(status).shutting_down = true);
+    assert!(verdicts.next().await.is_none(), "a watch must not outlive the node");
+}
+
+#[tokio::test]
+async fn the_first_service_of_this_project_does_its_work() {
+    let world = member(true).await;
+    let mut registration = NodeRegistrationClient::new(world.peer);
+    let nodes = registration.get_nodes(Empty {}).await.expect("done").into_inner().nodes;
+    assert_eq!((nodes[0].id.as_str(), nodes[0].addr.as_str()), ("1", "node1:5001"));
+    let beat = registration.send_heart_beat(Signal { flag: false }).await.expect("done");
+    assert!(beat.into_inner().flag);
+    world.status.send_modify(|status| Arc::make_mut(status).leader_confirmed = false);
+    let beat = registration.send_heart_beat(Signal { flag: true }).await.expect("done");
+    assert!(!beat.into_inner().flag, "a leader that nobody hears is in touch with none");
+    for (id, term, granted) in [("1", 6, true), ("1", 5, false), ("1", -1, false), ("x", 9, false)]
+    {
+        let args = RequestVoteArgs { candidate_id: id.to_owned(), candidate_term: term };
+        let reply = registration.request_vote(args).await.expect("answered").into_inner();
+        assert_eq!(reply.vote_granted, granted, "candidate {id}, term {term}");
+    }
+}
+
+#[tokio::test]
+async fn services_that_do_not_exist_are_unimplemented_by_name() {
+    let world = member(true).await;
+    let mut lease = LeaseClient::new(world.client);
+    let granted = lease.lease_grant(pb::LeaseGrantRequest::default()).await;
+    assert_refused(granted, Code::Unimplemented, "unknown service etcdserverpb.Lease");
+}
+
+#[tokio::test]
+async fn reflection_names_what_is_served_and_nothing_else() {
+    let world = member(true).await;
+    for (channel, served) in
+        [(world.client, super::CLIENT_SERVICES), (world.peer, super::PEER_SERVICES)]
+    {
+        let mut reflection = ServerReflectionClient::new(channel);
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let answers = reflection.server_reflection_info(tokio_stream::iter([request])).await;
+        let answer = answers.expect("served").into_inner().next().await;
+        let answer = answer.expect("one answer").expect("no error").message_response;
+        let Some(MessageResponse::ListServicesResponse(list)) = answer else {
+            panic!("another answer than asked for: {answer:?}");
+        };
+        let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
+        assert_eq!(names, served);
+    }
+}
