@@ -11,6 +11,8 @@ mod health;
 mod page;
 mod probes;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -106,19 +108,4 @@ fn query_values<'q>(query: Option<&'q str>, name: &str) -> Vec<&'q str> {
         .filter(|(key, _)| *key == name)
         .map(|(_, value)| value)
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::query_values;
-
-    #[test]
-    fn query_values_finds_bare_repeated_and_absent_parameters() {
-        let query = Some("verbose&exclude=NOSPACE&exclude=&serializable=true");
-        assert_eq!(query_values(query, "verbose"), [""]);
-        assert_eq!(query_values(query, "exclude"), ["NOSPACE", ""]);
-        assert_eq!(query_values(query, "serializable"), ["true"]);
-        assert!(query_values(query, "verb").is_empty());
-        assert!(query_values(None, "verbose").is_empty());
-    }
 }

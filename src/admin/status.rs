@@ -23,6 +23,7 @@ struct MemberView {
 }
 
 /// Everything on the page.
+#[expect(clippy::struct_excessive_bools, reason = "the page wants each by its name")]
 #[derive(Debug, Serialize)]
 struct StatusView {
     name: String,
@@ -57,9 +58,8 @@ pub(super) async fn show(State(admin): State<Admin>) -> Response {
 
 fn view(handle: &Handle, version: &'static str) -> StatusView {
     let status = handle.status();
-    let (revision, compact_revision, db_size_bytes) = handle.with_store(|store| {
-        (store.revision(), store.compacted_revision(), store.size_bytes())
-    });
+    let (revision, compact_revision, db_size_bytes) = handle
+        .with_store(|store| (store.revision(), store.compacted_revision(), store.size_bytes()));
     let member_view = |member: Member| MemberView {
         leader: status.leader == Some(member.id),
         this: member.id == status.node_id,
