@@ -51,20 +51,13 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     let files: Vec<&File> = tree.files().filter(pure).collect();
     let tests: BTreeSet<String> = files.iter().flat_map(|file| test_files(file)).collect();
     let is_test = |file: &File| tests.iter().any(|start| file.path.starts_with(start));
-    files
-        .into_iter()
-        .filter(|file| !is_test(file))
-        .flat_map(check_file)
-        .collect()
+    files.into_iter().filter(|file| !is_test(file)).flat_map(check_file).collect()
 }
 
 /// How the paths of the test modules begin that `file` declares: `src/raft/tests` for both
 /// `tests.rs` and what is in `tests/`.
 pub fn test_files(file: &File) -> Vec<String> {
-    let (folder, name) = file
-        .path
-        .rsplit_once('/')
-        .expect("a source file is below src/");
+    let (folder, name) = file.path.rsplit_once('/').expect("a source file is below src/");
     let base = match name {
         "mod.rs" | "lib.rs" | "main.rs" => folder.to_owned(),
         _ => file.path.trim_end_matches(".rs").to_owned(),
@@ -79,20 +72,14 @@ pub fn test_files(file: &File) -> Vec<String> {
 fn check_file(file: &File) -> Vec<Finding> {
     let tokens = code::without_tests(&code::tokens(&file.text));
     let is_banned = |token: &&Token| WORDS.contains(&token.text.as_str());
-    let words = tokens
-        .iter()
-        .filter(is_banned)
-        .map(|token| (token.line, token.text.clone()));
+    let words = tokens.iter().filter(is_banned).map(|token| (token.line, token.text.clone()));
     let named = paths::named(&tokens);
     let paths = named
         .iter()
         .filter(|path| PATHS.iter().any(|banned| path.is(banned)))
         .map(|path| (path.line, path.text()));
     let found: BTreeSet<(usize, String)> = words.chain(paths).collect();
-    found
-        .into_iter()
-        .map(|(line, what)| file.finding(line, format!("`{what}`")))
-        .collect()
+    found.into_iter().map(|(line, what)| file.finding(line, format!("`{what}`"))).collect()
 }
 
 #[cfg(test)]
@@ -128,10 +115,7 @@ mod tests {
 
     #[test]
     fn tests_may_read_their_scripts() {
-        assert_eq!(
-            count("src/raft/node.rs", "#[cfg(test)] mod t { use std::fs; }"),
-            0
-        );
+        assert_eq!(count("src/raft/node.rs", "#[cfg(test)] mod t { use std::fs; }"), 0);
         let declared = [
             ("src/raft/mod.rs", "#[cfg(test)] mod testing;"),
             ("src/raft/testing.rs", "use std::fs;"),

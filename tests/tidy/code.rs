@@ -12,8 +12,7 @@ pub struct Token {
 
 impl Token {
     pub fn is_name(&self) -> bool {
-        self.text
-            .starts_with(|c: char| c.is_alphabetic() || c == '_')
+        self.text.starts_with(|c: char| c.is_alphabetic() || c == '_')
     }
 }
 
@@ -39,10 +38,7 @@ pub fn tokens(source: &str) -> Vec<Token> {
         } else if first == ':' && blanked.get(at) == Some(&':') {
             at += 1;
         }
-        tokens.push(Token {
-            text: blanked[start..at].iter().collect(),
-            line,
-        });
+        tokens.push(Token { text: blanked[start..at].iter().collect(), line });
     }
     tokens
 }
@@ -63,11 +59,7 @@ fn blank(source: &str) -> String {
             at += 1;
             continue;
         }
-        out.extend(
-            chars[at..end]
-                .iter()
-                .map(|&c| if c == '\n' { '\n' } else { ' ' }),
-        );
+        out.extend(chars[at..end].iter().map(|&c| if c == '\n' { '\n' } else { ' ' }));
         at = end;
     }
     out
@@ -89,9 +81,7 @@ fn literal_end(chars: &[char], at: usize) -> usize {
 }
 
 fn line_comment_end(chars: &[char], at: usize) -> usize {
-    (at..chars.len())
-        .find(|&i| chars[i] == '\n')
-        .unwrap_or(chars.len())
+    (at..chars.len()).find(|&i| chars[i] == '\n').unwrap_or(chars.len())
 }
 
 fn block_comment_end(chars: &[char], at: usize) -> usize {
@@ -124,15 +114,9 @@ fn string_end(chars: &[char], at: usize) -> usize {
 /// `'a'` and `'\n'` are literals, `'a` is a lifetime.
 fn character_end(chars: &[char], at: usize) -> usize {
     if chars.get(at + 1) == Some(&'\\') {
-        return (at + 3..chars.len())
-            .find(|&i| chars[i] == '\'')
-            .map_or(chars.len(), |i| i + 1);
+        return (at + 3..chars.len()).find(|&i| chars[i] == '\'').map_or(chars.len(), |i| i + 1);
     }
-    if chars.get(at + 2) == Some(&'\'') {
-        at + 3
-    } else {
-        at
-    }
+    if chars.get(at + 2) == Some(&'\'') { at + 3 } else { at }
 }
 
 /// A raw string whose hashes begin at `hashes_at`; a raw name such as `r#type` is none.
@@ -143,12 +127,7 @@ fn raw_string_end(chars: &[char], at: usize, hashes_at: usize) -> usize {
     }
     let closes = |i: usize| {
         chars[i] == '"'
-            && chars[i + 1..]
-                .iter()
-                .take(hashes)
-                .filter(|&&c| c == '#')
-                .count()
-                == hashes
+            && chars[i + 1..].iter().take(hashes).filter(|&&c| c == '#').count() == hashes
     };
     (hashes_at + hashes + 1..chars.len())
         .find(|&i| closes(i))
@@ -186,10 +165,7 @@ const TEST_MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
 
 fn is_test_mark(tokens: &[Token]) -> bool {
     tokens.len() >= TEST_MARK.len()
-        && tokens
-            .iter()
-            .zip(TEST_MARK)
-            .all(|(token, wanted)| token.text == wanted)
+        && tokens.iter().zip(TEST_MARK).all(|(token, wanted)| token.text == wanted)
 }
 
 /// The token after the item that begins at `start`: after its `;`, or after its outermost `}`.

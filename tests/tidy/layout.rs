@@ -6,12 +6,13 @@ const COLUMNS_MAX: usize = 100;
 const LINES_MAX: usize = 600;
 
 pub fn columns(file: &File) -> Vec<Finding> {
-    let too_long = |line: &str| line.chars().count() > COLUMNS_MAX && !line.contains("://");
-    let lines = file
-        .text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| too_long(line));
+    // A table's rows and an address cannot be broken.
+    let is_whole = |line: &str| {
+        let comment = line.trim_start().trim_start_matches(['/', '!']);
+        comment.starts_with(" |") || line.contains("://")
+    };
+    let too_long = |line: &str| line.chars().count() > COLUMNS_MAX && !is_whole(line);
+    let lines = file.text.lines().enumerate().filter(|(_, line)| too_long(line));
     lines
         .map(|(at, line)| file.finding(at + 1, format!("{} columns", line.chars().count())))
         .collect()
@@ -20,26 +21,14 @@ pub fn columns(file: &File) -> Vec<Finding> {
 pub fn lines(file: &File) -> Vec<Finding> {
     let lines = file.text.lines().count();
     let too_many = lines > LINES_MAX;
-    too_many
-        .then(|| file.finding(0, format!("{lines} lines")))
-        .into_iter()
-        .collect()
+    too_many.then(|| file.finding(0, format!("{lines} lines"))).into_iter().collect()
 }
 
 pub fn head(file: &File) -> Vec<Finding> {
-    let first = file
-        .text
-        .lines()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or_default();
-    let says = first
-        .strip_prefix("//!")
-        .is_some_and(|words| !words.trim().is_empty());
+    let first = file.text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let says = first.strip_prefix("//!").is_some_and(|words| !words.trim().is_empty());
     let missing = !says;
-    missing
-        .then(|| file.finding(1, "no `//!` at the head"))
-        .into_iter()
-        .collect()
+    missing.then(|| file.finding(1, "no `//!` at the head")).into_iter().collect()
 }
 
 /// The image's dependency layer holds the manifest without tests, benches and examples: cargo looks
@@ -74,10 +63,8 @@ mod tests {
     fn long_lines_are_found() {
         assert_eq!(count(columns, &"é".repeat(100)), 0);
         assert_eq!(count(columns, &"é".repeat(101)), 1);
-        assert_eq!(
-            count(columns, &format!("// https://{}", "x".repeat(100))),
-            0
-        );
+        assert_eq!(count(columns, &format!("//! | {} |", "x".repeat(100))), 0);
+        assert_eq!(count(columns, &format!("// https://{}", "x".repeat(100))), 0);
     }
 
     #[test]
@@ -96,17 +83,8 @@ mod tests {
 
     #[test]
     fn targets_without_path_are_found() {
-        assert_eq!(
-            count(
-                targets,
-                "[[bench]]\nname = \"a\"\npath = \"b\"\n[lib]\nname = \"c\""
-            ),
-            0
-        );
-        assert_eq!(
-            count(targets, "[[bench]]\nname = \"a\"\n[lib]\npath = \"b\""),
-            1
-        );
+        assert_eq!(count(targets, "[[bench]]\nname = \"a\"\npath = \"b\"\n[lib]\nname = \"c\""), 0);
+        assert_eq!(count(targets, "[[bench]]\nname = \"a\"\n[lib]\npath = \"b\""), 1);
         assert_eq!(count(targets, "[lib]\n[[test]]\nname = \"a\""), 1);
     }
 }

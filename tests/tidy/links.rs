@@ -7,10 +7,7 @@ use std::collections::BTreeMap;
 use crate::tree::{File, Finding, Tree};
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
-    tree.files()
-        .filter(|file| file.is_markdown())
-        .flat_map(|file| check_file(tree, file))
-        .collect()
+    tree.files().filter(|file| file.is_markdown()).flat_map(|file| check_file(tree, file)).collect()
 }
 
 fn check_file(tree: &Tree, file: &File) -> Vec<Finding> {
@@ -63,11 +60,7 @@ fn resolve(tree: &Tree, from: &File, target: &str) -> Result<(), String> {
         return Ok(());
     }
     let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
-    let path = if path.is_empty() {
-        from.path.clone()
-    } else {
-        beside(&from.path, path)?
-    };
+    let path = if path.is_empty() { from.path.clone() } else { beside(&from.path, path)? };
     if !tree.holds(&path) {
         return Err(format!("no such file: {path}"));
     }
@@ -75,11 +68,7 @@ fn resolve(tree: &Tree, from: &File, target: &str) -> Result<(), String> {
         Some(file) if file.is_markdown() && !anchor.is_empty() => {
             let known = anchors(&file.text);
             let hint = || format!("no such heading in {path}, which has: {}", known.join(" "));
-            known
-                .iter()
-                .any(|known| known == anchor)
-                .then_some(())
-                .ok_or_else(hint)
+            known.iter().any(|known| known == anchor).then_some(()).ok_or_else(hint)
         }
         _ => Ok(()),
     }
@@ -114,11 +103,7 @@ fn anchors(text: &str) -> Vec<String> {
         }
         let slug = slug(heading.trim());
         let count = seen.entry(slug.clone()).or_default();
-        found.push(if *count == 0 {
-            slug
-        } else {
-            format!("{slug}-{count}")
-        });
+        found.push(if *count == 0 { slug } else { format!("{slug}-{count}") });
         *count += 1;
     }
     found
@@ -133,12 +118,8 @@ fn slug(heading: &str) -> String {
         rest = after.split_once(')').map_or("", |(_, after)| after);
     }
     words.push_str(rest);
-    let kept = words
-        .chars()
-        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-    kept.map(|c| if c == ' ' { '-' } else { c })
-        .flat_map(char::to_lowercase)
-        .collect()
+    let kept = words.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]
@@ -147,11 +128,7 @@ mod tests {
 
     fn findings(text: &str) -> usize {
         let other = "# The log\n## `open` and *close*, twice\n## The log\n```\n# no heading\n```\n";
-        let tree = Tree::of(&[
-            ("docs/a.md", text),
-            ("docs/wal.md", other),
-            ("src/x.rs", ""),
-        ]);
+        let tree = Tree::of(&[("docs/a.md", text), ("docs/wal.md", other), ("src/x.rs", "")]);
         check(&tree).len()
     }
 

@@ -38,10 +38,7 @@ fn for_each(
 #[test]
 fn rooms_name_only_the_rooms_they_may() {
     let tree = Tree::read();
-    report(
-        "arrows between rooms (docs/ARCHITECTURE.md)",
-        &arrows::check(&tree),
-    );
+    report("arrows between rooms (docs/ARCHITECTURE.md)", &arrows::check(&tree));
 }
 
 #[test]
@@ -53,10 +50,7 @@ fn pure_rooms_name_no_clock_no_chance_no_world() {
 #[test]
 fn tasks_and_threads_start_in_app() {
     let tree = Tree::read();
-    report(
-        "tasks and threads start in src/app.rs",
-        &spawns::check(&tree),
-    );
+    report("tasks and threads start in src/app.rs", &spawns::check(&tree));
 }
 
 #[test]
@@ -79,15 +73,8 @@ fn modules_say_why_they_exist() {
 
 #[test]
 fn cargo_targets_name_their_paths() {
-    let findings = for_each(
-        &Tree::read(),
-        |file| file.path == "Cargo.toml",
-        layout::targets,
-    );
-    report(
-        "the image builds from the manifest and src alone",
-        &findings,
-    );
+    let findings = for_each(&Tree::read(), |file| file.path == "Cargo.toml", layout::targets);
+    report("the image builds from the manifest and src alone", &findings);
 }
 
 #[test]

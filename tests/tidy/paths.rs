@@ -46,11 +46,7 @@ impl Named {
 
 /// Every path of two words or more, and every imported name.
 pub fn named(tokens: &[Token]) -> Vec<Named> {
-    let mut walk = Walk {
-        tokens,
-        scopes: Vec::new(),
-        found: Vec::new(),
-    };
+    let mut walk = Walk { tokens, scopes: Vec::new(), found: Vec::new() };
     let mut at = 0;
     while at < tokens.len() {
         at = walk.step(at);
@@ -78,8 +74,7 @@ impl Walk<'_> {
         match self.text(at) {
             "{" => {
                 let is_module = at >= 2 && self.text(at - 2) == "mod";
-                self.scopes
-                    .push(is_module.then(|| self.text(at - 1).to_owned()));
+                self.scopes.push(is_module.then(|| self.text(at - 1).to_owned()));
             }
             "}" => drop(self.scopes.pop()),
             "use" => return self.tree(self.after_root(at + 1), Vec::new(), true),
@@ -125,12 +120,7 @@ impl Walk<'_> {
         }
         if !path.is_empty() {
             let inside = self.scopes.iter().flatten().cloned().collect();
-            self.found.push(Named {
-                segments: path,
-                bound,
-                inside,
-                line,
-            });
+            self.found.push(Named { segments: path, bound, inside, line });
         }
         at
     }
@@ -139,11 +129,7 @@ impl Walk<'_> {
         while at < self.tokens.len() && self.text(at) != "}" {
             let after = self.tree(at, path.to_vec(), true);
             // A comma, or something not understood: go on behind it.
-            at = if self.text(after) == "}" {
-                after
-            } else {
-                after.max(at) + 1
-            };
+            at = if self.text(after) == "}" { after } else { after.max(at) + 1 };
         }
         at + 1
     }
@@ -161,14 +147,7 @@ mod tests {
     #[test]
     fn use_trees_are_spelt_out() {
         let source = "use crate::{a, b::{self, c as d, e::*}}; use ::tokio; pub use x;";
-        let expected = [
-            "crate::a",
-            "crate::b",
-            "crate::b::c",
-            "crate::b::e::*",
-            "tokio",
-            "x",
-        ];
+        let expected = ["crate::a", "crate::b", "crate::b::c", "crate::b::e::*", "tokio", "x"];
         assert_eq!(texts(source), expected);
     }
 
@@ -176,19 +155,13 @@ mod tests {
     fn paths_in_expressions_and_types_are_found() {
         let source =
             "fn f(a: crate::kv::K) -> b::C<d::E> { v.collect::<std::vec::Vec<u8>>(); g::<u8>() }";
-        assert_eq!(
-            texts(source),
-            ["crate::kv::K", "b::C", "d::E", "std::vec::Vec", "g"]
-        );
+        assert_eq!(texts(source), ["crate::kv::K", "b::C", "d::E", "std::vec::Vec", "g"]);
     }
 
     #[test]
     fn imports_know_their_names_here() {
         let found = named(&tokens("use crate::raft as r; use crate::kv;"));
-        let bound: Vec<_> = found
-            .iter()
-            .filter_map(|path| path.bound.as_deref())
-            .collect();
+        let bound: Vec<_> = found.iter().filter_map(|path| path.bound.as_deref()).collect();
         assert_eq!(bound, ["r", "kv"]);
     }
 

@@ -4,18 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::banned::test_files;
 use crate::code;
+use crate::paths;
 use crate::tree::{File, Finding, Tree};
 
 /// Where else something may be started, and why.
 const ELSEWHERE: [(&str, &str); 0] = [];
 
-const STARTS: [&str; 5] = [
-    "spawn",
-    "spawn_blocking",
-    "spawn_local",
-    "spawn_scoped",
-    "JoinSet",
-];
+const STARTS: [&str; 5] = ["spawn", "spawn_blocking", "spawn_local", "spawn_scoped", "JoinSet"];
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let is_library = |file: &&File| {
@@ -28,26 +23,24 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
         let is_app = file.path == "src/app.rs" || file.path.starts_with("src/app/");
         is_app || ELSEWHERE.iter().any(|(path, _)| *path == file.path)
     };
-    files
-        .into_iter()
-        .filter(|file| !may(file) && !is_test(file))
-        .flat_map(check_file)
-        .collect()
+    files.into_iter().filter(|file| !may(file) && !is_test(file)).flat_map(check_file).collect()
 }
 
 fn check_file(file: &File) -> Vec<Finding> {
     let tokens = code::without_tests(&code::tokens(&file.text));
+    let imported = paths::named(&tokens).into_iter().filter_map(|path| path.bound);
+    let imported: BTreeSet<String> = imported.collect();
+    let text = |at: usize| tokens.get(at).map_or("", |token| token.text.as_str());
+    // A bare name may be an argument by which `app` lets a room start its tasks.
+    let is_path = |at: usize| at > 0 && [".", "::"].contains(&text(at - 1));
     let is_call = |at: usize| {
-        let defined = at > 0 && tokens[at - 1].text == "fn";
-        let after = tokens.get(at + 1).map_or("", |token| &token.text);
-        STARTS.contains(&tokens[at].text.as_str()) && !defined && ["(", "::"].contains(&after)
+        STARTS.contains(&text(at))
+            && ["(", "::"].contains(&text(at + 1))
+            && (is_path(at) || imported.contains(text(at)))
     };
-    let calls = (0..tokens.len())
-        .filter(|&at| is_call(at))
-        .map(|at| &tokens[at]);
-    calls
-        .map(|token| file.finding(token.line, format!("`{}` outside src/app.rs", token.text)))
-        .collect()
+    let calls = (0..tokens.len()).filter(|&at| is_call(at)).map(|at| &tokens[at]);
+    let what = |name: &str| format!("`{name}` outside src/app.rs");
+    calls.map(|token| file.finding(token.line, what(&token.text))).collect()
 }
 
 #[cfg(test)]
@@ -65,7 +58,8 @@ mod tests {
             "fn f() { std::thread::Builder::new().name(n).spawn(g) }",
             "fn f() { thread::spawn::<_, ()>(g) }",
             "fn f() { tokio::task::spawn_blocking(g) }",
-            "fn f() { let s = JoinSet::new(); }",
+            "use tokio::task::JoinSet; fn f() { let s = JoinSet::new(); }",
+            "use tokio::spawn; fn f() { spawn(g()); }",
         ] {
             assert_eq!(count("src/node/driver.rs", text), 1, "{text}");
             assert_eq!(count("src/app.rs", text), 0, "{text}");
@@ -77,6 +71,7 @@ mod tests {
     fn talk_of_it_and_tests_are_not() {
         for text in [
             "//! never calls tokio::spawn(x)\nfn spawn(a: u8) {}",
+            "fn f(spawn: Spawn) { spawn(name, work) }",
             "#[cfg(test)] mod tests { fn f() { tokio::spawn(g()); } }",
         ] {
             assert_eq!(count("src/node/driver.rs", text), 0, "{text}");

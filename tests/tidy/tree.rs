@@ -13,16 +13,11 @@ pub struct File {
 
 impl File {
     pub fn new(path: &str, text: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
+        Self { path: path.to_owned(), text: text.to_owned() }
     }
 
     pub fn has_extension(&self, wanted: &str) -> bool {
-        Path::new(&self.path)
-            .extension()
-            .is_some_and(|found| found == wanted)
+        Path::new(&self.path).extension().is_some_and(|found| found == wanted)
     }
 
     pub fn is_rust(&self) -> bool {
@@ -37,9 +32,8 @@ impl File {
     pub fn is_wrapped(&self) -> bool {
         let scripts = ["Dockerfile", "justfile"].contains(&self.path.as_str())
             || self.path.starts_with(".ci/");
-        let sources = ["rs", "proto", "yml", "yaml", "sh"]
-            .iter()
-            .any(|end| self.has_extension(end));
+        let sources =
+            ["rs", "proto", "yml", "yaml", "sh"].iter().any(|end| self.has_extension(end));
         (scripts || sources) && !self.path.starts_with("proto/etcd/")
     }
 
@@ -49,11 +43,7 @@ impl File {
     }
 
     pub fn finding(&self, line: usize, what: impl Into<String>) -> Finding {
-        Finding {
-            path: self.path.clone(),
-            line,
-            what: what.into(),
-        }
+        Finding { path: self.path.clone(), line, what: what.into() }
     }
 }
 
@@ -90,12 +80,7 @@ impl Tree {
     /// A tree of samples.
     #[cfg(test)]
     pub fn of(files: &[(&str, &str)]) -> Self {
-        Self {
-            files: files
-                .iter()
-                .map(|(path, text)| File::new(path, text))
-                .collect(),
-        }
+        Self { files: files.iter().map(|(path, text)| File::new(path, text)).collect() }
     }
 
     pub fn files(&self) -> impl Iterator<Item = &File> {
@@ -109,9 +94,7 @@ impl Tree {
     /// Whether `path` is a file or the folder of one.
     pub fn holds(&self, path: &str) -> bool {
         let folder = format!("{}/", path.trim_end_matches('/'));
-        self.files
-            .iter()
-            .any(|file| file.path == path || file.path.starts_with(&folder))
+        self.files.iter().any(|file| file.path == path || file.path.starts_with(&folder))
     }
 }
 
@@ -119,21 +102,14 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<File>) {
     let entries = fs::read_dir(folder).expect("a folder of the tree can be listed");
     for entry in entries {
         let path = entry.expect("an entry of the tree can be read").path();
-        let name = path
-            .strip_prefix(root)
-            .expect("below the root")
-            .to_string_lossy()
-            .into_owned();
+        let name = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
         if LEFT_OUT.contains(&name.as_str()) || path.is_symlink() {
             continue;
         }
         if path.is_dir() {
             collect(root, &path, files);
         } else if let Ok(text) = fs::read_to_string(&path) {
-            files.push(File {
-                path: name.replace('\\', "/"),
-                text,
-            });
+            files.push(File { path: name.replace('\\', "/"), text });
         }
     }
 }

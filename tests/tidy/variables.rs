@@ -10,7 +10,7 @@ use crate::tree::{File, Finding, Tree};
 const TABLE: &str = "src/config/variables.rs";
 
 /// What must name every variable.
-const COMPLETE: [&str; 1] = ["README.md"];
+const COMPLETE: &str = "docs/configuration.md";
 
 /// Names that are wrong on purpose, where the docs show what the node says to them.
 const WRONG_ON_PURPOSE: [&str; 1] = ["RAFT_NODEID"];
@@ -22,10 +22,8 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
         let missing = File::new(TABLE, "");
         return vec![missing.finding(0, "the table of variables is not there")];
     };
-    let known: BTreeSet<String> = strings(&table.text)
-        .into_iter()
-        .flat_map(|s| names(&s))
-        .collect();
+    let known: BTreeSet<String> =
+        strings(&table.text).into_iter().flat_map(|s| names(&s)).collect();
     let mut findings = Vec::new();
     for file in tree.files().filter(|file| speaks_of_variables(file)) {
         for (at, line) in file.text.lines().enumerate() {
@@ -35,24 +33,17 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
             findings.extend(wrong.map(|name| file.finding(at + 1, format!("{name} is not known"))));
         }
     }
-    for path in COMPLETE {
-        let file = tree
-            .get(path)
-            .cloned()
-            .unwrap_or_else(|| File::new(path, ""));
-        let named: BTreeSet<String> = names(&file.text).into_iter().collect();
-        let missing = known.difference(&named);
-        findings.extend(missing.map(|name| file.finding(0, format!("{name} is not named"))));
-    }
+    let complete = tree.get(COMPLETE).cloned().unwrap_or_else(|| File::new(COMPLETE, ""));
+    let named: BTreeSet<String> = names(&complete.text).into_iter().collect();
+    let missing = known.difference(&named);
+    findings.extend(missing.map(|name| complete.finding(0, format!("{name} is not named"))));
     findings
 }
 
 fn speaks_of_variables(file: &File) -> bool {
     file.is_markdown()
         || ["Dockerfile", "docker-compose.yml", "justfile"].contains(&file.path.as_str())
-        || [".ci/", "deploy/"]
-            .iter()
-            .any(|folder| file.path.starts_with(folder))
+        || [".ci/", "deploy/"].iter().any(|folder| file.path.starts_with(folder))
 }
 
 /// The names in `text`; a family such as `RAFT_TLS_*` is none.
@@ -70,16 +61,8 @@ fn strings(source: &str) -> Vec<String> {
         .filter(|line| !line.trim_start().starts_with("//"))
         .collect::<Vec<_>>()
         .join("\n");
-    assert!(
-        !code::tokens(&without_comments).is_empty(),
-        "{TABLE} holds code"
-    );
-    without_comments
-        .split('"')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect()
+    assert!(!code::tokens(&without_comments).is_empty(), "{TABLE} holds code");
+    without_comments.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -88,32 +71,19 @@ mod tests {
 
     const KNOWN: &str = "// RAFT_COMMENTED\nstatic T: [&str; 2] = [\"RAFT_A\", \"RAFT_B_MS\"];";
 
-    fn findings(readme: &str, compose: &str) -> Vec<String> {
-        let files = [
-            (TABLE, KNOWN),
-            ("README.md", readme),
-            ("docker-compose.yml", compose),
-        ];
-        check(&Tree::of(&files))
-            .into_iter()
-            .map(|finding| finding.what)
-            .collect()
+    fn findings(docs: &str, compose: &str) -> Vec<String> {
+        let files = [(TABLE, KNOWN), (COMPLETE, docs), ("docker-compose.yml", compose)];
+        check(&Tree::of(&files)).into_iter().map(|finding| finding.what).collect()
     }
 
     #[test]
     fn known_and_documented() {
-        assert_eq!(
-            findings("RAFT_A, `RAFT_B_MS`, RAFT_TLS_*, RAFT_", "RAFT_A: 1"),
-            [""; 0]
-        );
+        assert_eq!(findings("RAFT_A, `RAFT_B_MS`, RAFT_TLS_*, RAFT_", "RAFT_A: 1"), [""; 0]);
     }
 
     #[test]
     fn unknown_or_undocumented() {
-        assert_eq!(
-            findings("RAFT_A RAFT_B_MS", "RAFT_B: 1"),
-            ["RAFT_B is not known"]
-        );
+        assert_eq!(findings("RAFT_A RAFT_B_MS", "RAFT_B: 1"), ["RAFT_B is not known"]);
         assert_eq!(findings("RAFT_A", ""), ["RAFT_B_MS is not named"]);
         assert_eq!(findings("RAFT_A RAFT_B_MS RAFT_COMMENTED", "").len(), 1);
     }
