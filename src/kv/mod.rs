@@ -31,7 +31,7 @@
 //!
 //! # Memory
 //!
-//! One million keys of 16 bytes with values of 256 take about 1.5 times their bytes: a tree of
+//! One million keys of 16 bytes with values of 256 take about 1.6 times their bytes: a tree of
 //! short keys, a record of one cache line per key, and one allocation of exact size per version
 //! that holds key and value (see `key_index`). Answers share that allocation. Nothing refers to
 //! the buffers that commands came in.

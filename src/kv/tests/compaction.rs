@@ -173,3 +173,12 @@ fn a_hash_in_steps_is_the_hash() {
     }
     assert_eq!(scan.finish(), expected);
 }
+
+#[test]
+fn a_hash_begins_anew_when_another_store_takes_the_place() {
+    let (old, new) = (Node::with(&["a", "b", "c"]), Node::with(&["a", "x"]));
+    let mut scan = HashScan::new(0, old.machine.store()).unwrap();
+    assert_eq!(scan.step(old.machine.store(), 1), Ok(false));
+    assert_eq!(scan.step(new.machine.store(), 9), Ok(true));
+    assert_eq!(Ok(scan.finish()), new.machine.store().hash(0));
+}
