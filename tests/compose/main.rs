@@ -11,7 +11,7 @@
 //! built before. Neither begins with `RAFT_`: a node would refuse to start with a variable that it
 //! does not know.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells its user what it found")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test tells what it found")]
 
 #[path = "../common/mod.rs"]
 mod common;
