@@ -21,9 +21,7 @@ impl Chance {
     /// The stream that `seed` fixes. `salt` keeps members apart that were given the same seed.
     pub fn new(seed: u64, salt: u64) -> Self {
         let mut chance = Self { state: seed };
-        chance.state ^= chance
-            .draw()
-            .wrapping_add(salt.wrapping_mul(0xd134_2543_de82_ef95));
+        chance.state ^= chance.draw().wrapping_add(salt.wrapping_mul(0xd134_2543_de82_ef95));
         chance
     }
 

@@ -43,22 +43,10 @@ impl Config {
     /// operators write.
     pub(super) fn assert_sound(&self) {
         assert!(self.heartbeat_ticks >= 1, "a leader must be heard");
-        assert!(
-            self.heartbeat_ticks < self.election_ticks_min,
-            "heartbeats must beat elections"
-        );
-        assert!(
-            self.election_ticks_min <= self.election_ticks_max,
-            "timeout range is empty"
-        );
-        assert!(
-            self.election_ticks_max <= u32::MAX / 64,
-            "timeouts are multiplied"
-        );
-        assert!(
-            self.loss_delay_ticks_max >= 1,
-            "the loss delay draws from 1"
-        );
+        assert!(self.heartbeat_ticks < self.election_ticks_min, "heartbeats must beat elections");
+        assert!(self.election_ticks_min <= self.election_ticks_max, "timeout range is empty");
+        assert!(self.election_ticks_max <= u32::MAX / 64, "timeouts are multiplied");
+        assert!(self.loss_delay_ticks_max >= 1, "the loss delay draws from 1");
         assert!(self.inflight_messages_max >= 1, "nothing could be sent");
         assert!(self.inflight_bytes_max >= 1, "nothing could be sent");
         assert!(self.ready_bytes_max >= 1, "nothing could be applied");

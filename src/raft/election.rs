@@ -10,6 +10,7 @@
 //! election timeout, a small random delay passes before the pre-vote. A false alarm is harmless:
 //! the others still hear the leader and refuse.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::message::Body;
@@ -65,7 +66,9 @@ impl RaftNode {
     }
 
     fn start_pre_vote(&mut self) {
-        let candidacy = self.candidacy(BTreeMap::from([(self.config.id, true)]));
+        let mut candidacy = self.candidacy(BTreeMap::from([(self.config.id, true)]));
+        // A question costs nothing: if it or the answers get lost, ask again soon.
+        candidacy.timeout_ticks = self.draw_retry();
         self.enter(RoleState::PreCandidate(candidacy));
         self.ask_for_votes(self.term.next(), true, false);
         self.count_votes();
@@ -81,35 +84,25 @@ impl RaftNode {
     }
 
     fn candidacy(&mut self, votes: BTreeMap<NodeId, bool>) -> Candidacy {
-        Candidacy {
-            votes,
-            elapsed_ticks: 0,
-            timeout_ticks: self.draw_election_timeout(),
-        }
+        Candidacy { votes, elapsed_ticks: 0, timeout_ticks: self.draw_election_timeout() }
     }
 
     fn ask_for_votes(&mut self, term: Term, pre_vote: bool, transfer: bool) {
         let last = self.log.last();
         let voters: Vec<NodeId> = self.other_voters().collect();
         for voter in voters {
-            self.send_as(
-                term,
-                voter,
-                Body::RequestVote {
-                    last,
-                    pre_vote,
-                    transfer,
-                },
-            );
+            self.send_as(term, voter, Body::RequestVote { last, pre_vote, transfer });
         }
     }
 
     /// Drawn anew for every campaign and every leader (§5.2).
     pub(super) fn draw_election_timeout(&mut self) -> u32 {
-        self.chance.between(
-            self.config.election_ticks_min,
-            self.config.election_ticks_max,
-        )
+        self.chance.between(self.config.election_ticks_min, self.config.election_ticks_max)
+    }
+
+    /// How long to wait before the next pre-vote, when the last one came to nothing.
+    fn draw_retry(&mut self) -> u32 {
+        self.chance.between(self.config.heartbeat_ticks, self.config.election_ticks_min)
     }
 
     /// Whether a candidate is worth listening to at all, before its term means anything here.
@@ -135,25 +128,20 @@ impl RaftNode {
         let complete = request.last >= self.log.last();
         let granted = complete
             && if request.pre_vote {
-                request.term > self.term && self.heeds(request)
+                request.term > self.term && self.heeds(request) && !self.outranks(request)
             } else {
                 let free = self.vote.is_none() && self.term_leader.is_none();
                 // A vote once given is given again: the answer may have been lost.
                 request.term == self.term
                     && (self.vote == Some(candidate) || (free && self.heeds(request)))
             };
-        let body = Body::Vote {
-            granted,
-            pre_vote: request.pre_vote,
-        };
+        let body = Body::Vote { granted, pre_vote: request.pre_vote };
         if !granted {
             self.send(candidate, body);
             return;
         }
         if request.pre_vote {
-            if let RoleState::Follower(follower) = &mut self.role {
-                follower.give_way(self.config.loss_delay_ticks_max);
-            }
+            self.give_way();
         } else {
             if self.vote.is_none() {
                 self.vote = Some(candidate);
@@ -162,6 +150,33 @@ impl RaftNode {
             self.rest_election_timer();
         }
         self.send_as(request.term, candidate, body);
+    }
+
+    /// Whether this member asks for the same term with more right: between rivals with equal logs
+    /// the lower id has it. Else both could win their pre-votes, and then split the vote.
+    fn outranks(&self, rival: VoteRequest) -> bool {
+        let rank = |last: EntryId, id: NodeId| (last, Reverse(id));
+        matches!(self.role, RoleState::PreCandidate(_))
+            && rival.term == self.term.next()
+            && rank(self.log.last(), self.config.id) > rank(rival.last, rival.candidate)
+    }
+
+    /// A pre-vote was granted: its winner gets time for its campaign.
+    fn give_way(&mut self) {
+        match &mut self.role {
+            RoleState::Follower(follower) => follower.give_way(self.config.loss_delay_ticks_max),
+            RoleState::PreCandidate(_) => self.stand_back(),
+            RoleState::Candidate(_) | RoleState::Leader(_) => {}
+        }
+    }
+
+    /// Gives a campaign up, and asks again before a whole election timeout is over.
+    fn stand_back(&mut self) {
+        let delay_ticks = self.draw_retry();
+        self.become_follower(None);
+        if let RoleState::Follower(follower) = &mut self.role {
+            follower.campaign_in_ticks = Some(delay_ticks);
+        }
     }
 
     /// After a vote the winner gets time to make itself heard.
@@ -189,6 +204,9 @@ impl RaftNode {
                 &mut self.role
             {
                 candidacy.votes.entry(from).or_insert(granted);
+            }
+            if !granted {
+                self.doubt();
             }
             self.count_votes();
         }
@@ -219,19 +237,24 @@ impl RaftNode {
         }
     }
 
-    /// Refused by a quorum. There may be a leader to be heard soon. If not, ask again before a
-    /// whole election timeout is over, but at random, so that rivals part.
+    /// One voter refused. With a rival about, and a member down, that may be all that ever comes
+    /// in: the candidate does not wait for a whole election timeout.
+    fn doubt(&mut self) {
+        let delay_ticks = self.draw_retry();
+        if let RoleState::Candidate(candidacy) = &mut self.role {
+            let due = candidacy.elapsed_ticks + delay_ticks;
+            candidacy.timeout_ticks = candidacy.timeout_ticks.min(due);
+        }
+    }
+
+    /// Refused by a quorum.
     fn lose(&mut self, pre_vote: bool) {
-        let (shortest, longest) = if pre_vote {
-            // Somebody still hears the old leader, or has more entries: let that one try first.
-            (self.config.heartbeat_ticks, self.config.election_ticks_min)
-        } else {
-            // The vote was split: a pre-vote quorum was there a moment ago.
-            (1, self.config.loss_delay_ticks_max)
-        };
-        let delay_ticks = self.chance.between(shortest, longest);
-        self.become_follower(None);
-        if let RoleState::Follower(follower) = &mut self.role {
+        self.stand_back();
+        if let RoleState::Follower(follower) = &mut self.role
+            && !pre_vote
+        {
+            // The vote was split; a pre-vote quorum was there a moment ago.
+            let delay_ticks = self.chance.between(1, self.config.loss_delay_ticks_max);
             follower.campaign_in_ticks = Some(delay_ticks);
         }
     }

@@ -105,13 +105,7 @@ impl RaftNode {
         };
         if !self.log.holds(prev) {
             let hint = self.log.highest_possible(prev);
-            self.send(
-                from,
-                Body::Rejected {
-                    prev: prev.index,
-                    hint,
-                },
-            );
+            self.send(from, Body::Rejected { prev: prev.index, hint });
             return;
         }
         let upto = Index(prev.index.0 + entries.len() as u64);
@@ -129,32 +123,20 @@ impl RaftNode {
         mut entries: Vec<Entry>,
     ) -> Option<(EntryId, Vec<Entry>)> {
         let committed = self.log.committed();
-        let Some(excess) = committed
-            .0
-            .checked_sub(prev.index.0)
-            .filter(|excess| *excess > 0)
+        let Some(excess) = committed.0.checked_sub(prev.index.0).filter(|excess| *excess > 0)
         else {
             return Some((prev, entries));
         };
-        let excess = usize::try_from(excess)
-            .unwrap_or(usize::MAX)
-            .min(entries.len());
+        let excess = usize::try_from(excess).unwrap_or(usize::MAX).min(entries.len());
         let rest = entries.split_off(excess);
-        let known = |id: EntryId| {
-            self.log
-                .term_at(id.index)
-                .is_none_or(|term| term == id.term)
-        };
+        let known = |id: EntryId| self.log.term_at(id.index).is_none_or(|term| term == id.term);
         let agrees = known(prev) && entries.iter().all(|entry| known(entry.id));
         agrees.then(|| (self.log.id_at(committed), rest))
     }
 
     /// Makes the log continue with `entries`, of which it may hold some already.
     fn splice(&mut self, mut entries: Vec<Entry>) {
-        let held = entries
-            .iter()
-            .take_while(|entry| self.log.holds(entry.id))
-            .count();
+        let held = entries.iter().take_while(|entry| self.log.holds(entry.id)).count();
         let new = entries.split_off(held);
         let Some(first) = new.first() else { return };
         let from = first.id.index;
@@ -216,9 +198,7 @@ impl RaftNode {
             return;
         };
         follower.link_lost = true;
-        let due = follower
-            .campaign_in_ticks
-            .map_or(delay_ticks, |due| due.min(delay_ticks));
+        let due = follower.campaign_in_ticks.map_or(delay_ticks, |due| due.min(delay_ticks));
         follower.campaign_in_ticks = Some(due);
         let reads = std::mem::take(&mut follower.reads).abandon();
         self.refuse_reads(reads, Refusal::NotLeader);

@@ -40,33 +40,15 @@ impl RaftNode {
                 self.send(from, Body::HeartbeatReply { round: 0 });
             }
             Body::RequestVote { pre_vote, .. } => {
-                self.send(
-                    from,
-                    Body::Vote {
-                        granted: false,
-                        pre_vote,
-                    },
-                );
+                self.send(from, Body::Vote { granted: false, pre_vote });
             }
             // Whether the proposals were taken when that term was this one is not known any more:
             // no promise about them, just the term.
             Body::Propose { .. } => {
-                self.send(
-                    from,
-                    Body::Refused {
-                        ids: Vec::new(),
-                        why: Refusal::NotLeader,
-                    },
-                );
+                self.send(from, Body::Refused { ids: Vec::new(), why: Refusal::NotLeader });
             }
             Body::ReadIndex { id } => {
-                self.send(
-                    from,
-                    Body::Refused {
-                        ids: vec![id],
-                        why: Refusal::NotLeader,
-                    },
-                );
+                self.send(from, Body::Refused { ids: vec![id], why: Refusal::NotLeader });
             }
             // A refusal stays true for ever.
             Body::Refused { ids, why } if self.membership.knows(from) => {
@@ -87,11 +69,7 @@ impl RaftNode {
         let follow = match &message.body {
             // The leader of a later term may be of a membership that has not got here yet.
             Body::Append { .. } | Body::Heartbeat { .. } | Body::InstallSnapshot { .. } => true,
-            Body::RequestVote {
-                last,
-                pre_vote,
-                transfer,
-            } => {
+            Body::RequestVote { last, pre_vote, transfer } => {
                 !pre_vote
                     && self.heeds(VoteRequest {
                         candidate: message.from,
@@ -102,10 +80,7 @@ impl RaftNode {
                     })
             }
             // The term of a granted pre-vote is the one that was asked about.
-            Body::Vote {
-                granted: true,
-                pre_vote: true,
-            } => false,
+            Body::Vote { granted: true, pre_vote: true } => false,
             Body::Vote { .. }
             | Body::Appended { .. }
             | Body::Rejected { .. }
@@ -138,34 +113,15 @@ impl RaftNode {
 
     /// A message of this term, or one whose term is for its handler to judge.
     fn dispatch(&mut self, message: Message) {
-        let Message {
-            from,
-            to: _,
-            term,
-            body,
-        } = message;
+        let Message { from, to: _, term, body } = message;
         match body {
-            Body::RequestVote {
-                last,
-                pre_vote,
-                transfer,
-            } => {
+            Body::RequestVote { last, pre_vote, transfer } => {
                 let candidate = from;
-                let request = VoteRequest {
-                    candidate,
-                    term,
-                    last,
-                    pre_vote,
-                    transfer,
-                };
+                let request = VoteRequest { candidate, term, last, pre_vote, transfer };
                 self.handle_request_vote(request);
             }
             Body::Vote { granted, pre_vote } => self.handle_vote(from, term, granted, pre_vote),
-            Body::Append {
-                prev,
-                entries,
-                commit,
-            } => {
+            Body::Append { prev, entries, commit } => {
                 if self.accept_leader(from) {
                     self.handle_append(from, prev, entries, commit);
                 }
@@ -206,22 +162,13 @@ impl RaftNode {
 
 /// Whether an honest member could have sent this to `own`.
 fn is_possible(own: NodeId, message: &Message) -> bool {
-    let Message {
-        from,
-        to,
-        term,
-        body,
-    } = message;
+    let Message { from, to, term, body } = message;
     *to == own
         && *from != own
         && term.0 <= NUMBER_MAX
         && match body {
             Body::RequestVote { last, .. } => is_possible_id(*last, *term),
-            Body::Append {
-                prev,
-                entries,
-                commit,
-            } => {
+            Body::Append { prev, entries, commit } => {
                 is_possible_id(*prev, *term)
                     && is_possible_index(*commit)
                     && are_consecutive(*prev, entries, *term)

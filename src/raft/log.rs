@@ -70,10 +70,7 @@ impl Log {
             log.append(entry);
         }
         let last = log.last().index;
-        assert!(
-            base.index <= applied && applied <= last,
-            "the disk gave back what was applied"
-        );
+        assert!(base.index <= applied && applied <= last, "the disk gave back what was applied");
         log.persisted = last;
         log.issued = last;
         log.committed = commit.min(last).max(applied);
@@ -131,9 +128,7 @@ impl Log {
 
     /// The name of the entry at `index`, which is `base` or in memory.
     pub fn id_at(&self, index: Index) -> EntryId {
-        let term = self
-            .term_at(index)
-            .expect("the caller asks for what is in memory");
+        let term = self.term_at(index).expect("the caller asks for what is in memory");
         EntryId { term, index }
     }
 
@@ -161,20 +156,13 @@ impl Log {
             bytes += entry.size_bytes();
             entry.id.index <= upto && (first || bytes <= bytes_max)
         };
-        self.entries
-            .range(start..)
-            .take_while(fits)
-            .cloned()
-            .collect()
+        self.entries.range(start..).take_while(fits).cloned().collect()
     }
 
     /// Adds the next entry.
     pub fn append(&mut self, entry: Entry) {
         let last = self.last();
-        assert!(
-            entry.id.index == last.index.next(),
-            "indexes are consecutive"
-        );
+        assert!(entry.id.index == last.index.next(), "indexes are consecutive");
         assert!(entry.id.term >= last.term, "terms never fall along a log");
         self.unapplied_bytes += entry.size_bytes();
         self.bytes += entry.size_bytes();
@@ -184,9 +172,7 @@ impl Log {
     /// Drops everything from `from` on: it conflicts with a leader's log (§5.3).
     pub fn truncate(&mut self, from: Index) {
         assert!(from > self.committed, "a committed entry never changes");
-        let at = self
-            .position(from)
-            .expect("only what is there can conflict");
+        let at = self.position(from).expect("only what is there can conflict");
         let bytes: usize = self.entries.range(at..).map(Entry::size_bytes).sum();
         self.unapplied_bytes -= bytes;
         self.bytes -= bytes;
@@ -201,10 +187,7 @@ impl Log {
 
     /// A snapshot that ends with `last` replaces the whole log (§7).
     pub fn restore(&mut self, last: EntryId) {
-        assert!(
-            last.index > self.committed,
-            "a snapshot of the past brings nothing"
-        );
+        assert!(last.index > self.committed, "a snapshot of the past brings nothing");
         // What was committed is part of the snapshot's past; nothing else on disk is vouched for
         // until the snapshot is there too.
         self.persisted = self.persisted.min(self.committed);
@@ -247,10 +230,7 @@ impl Log {
 
     /// Raises the commit index. Never lowers it.
     pub fn commit_to(&mut self, index: Index) {
-        assert!(
-            index <= self.last().index,
-            "only what is in the log can be committed"
-        );
+        assert!(index <= self.last().index, "only what is in the log can be committed");
         self.committed = self.committed.max(index);
     }
 
@@ -283,10 +263,7 @@ impl Log {
 
     /// Forgets entries up to `upto`, which the state machine has.
     pub fn compact(&mut self, upto: Index) {
-        assert!(
-            upto <= self.applied,
-            "only what is applied may be forgotten"
-        );
+        assert!(upto <= self.applied, "only what is applied may be forgotten");
         let Some(at) = self.position(upto) else {
             return;
         };
@@ -308,28 +285,13 @@ impl Log {
     /// Holds after every input.
     pub fn assert_invariants(&self) {
         let last = self.last().index;
-        assert!(
-            self.base.index <= self.committed,
-            "only committed entries are compacted"
-        );
-        assert!(
-            self.applied <= self.handed,
-            "applied what was never handed out"
-        );
-        assert!(
-            self.handed <= self.committed,
-            "handed out what is not committed"
-        );
+        assert!(self.base.index <= self.committed, "only committed entries are compacted");
+        assert!(self.applied <= self.handed, "applied what was never handed out");
+        assert!(self.handed <= self.committed, "handed out what is not committed");
         assert!(self.committed <= last, "committed what is not in the log");
-        assert!(
-            self.persisted <= self.issued,
-            "durable before it was issued"
-        );
+        assert!(self.persisted <= self.issued, "durable before it was issued");
         assert!(self.issued <= last, "issued what is not in the log");
-        assert!(
-            self.handed_bytes <= self.unapplied_bytes,
-            "handed out more than there is"
-        );
+        assert!(self.handed_bytes <= self.unapplied_bytes, "handed out more than there is");
     }
 
     fn position(&self, index: Index) -> Option<usize> {
@@ -343,10 +305,7 @@ impl Log {
         let (Some(first), Some(last)) = (self.position(first), self.position(upto)) else {
             return 0;
         };
-        self.entries
-            .range(first..=last)
-            .map(Entry::size_bytes)
-            .sum()
+        self.entries.range(first..=last).map(Entry::size_bytes).sum()
     }
 }
 

@@ -20,10 +20,7 @@ pub struct Membership {
 impl Membership {
     /// In force: `base`, as of the start of the log.
     pub fn new(base: Configuration) -> Self {
-        Self {
-            base,
-            changes: VecDeque::new(),
-        }
+        Self { base, changes: VecDeque::new() }
     }
 
     /// The configuration in force: the latest in the log.
@@ -49,9 +46,7 @@ impl Membership {
             Payload::Noop | Payload::Command(_) => false,
             Payload::Config(config) => {
                 assert!(
-                    self.changes
-                        .back()
-                        .is_none_or(|(last, _)| *last < entry.id.index),
+                    self.changes.back().is_none_or(|(last, _)| *last < entry.id.index),
                     "configurations come in log order"
                 );
                 self.changes.push_back((entry.id.index, config.clone()));
@@ -69,11 +64,7 @@ impl Membership {
 
     /// The log now begins after `upto`.
     pub fn compact(&mut self, upto: Index) {
-        while self
-            .changes
-            .front()
-            .is_some_and(|(index, _)| *index <= upto)
-        {
+        while self.changes.front().is_some_and(|(index, _)| *index <= upto) {
             let (_, config) = self.changes.pop_front().expect("just seen");
             self.base = config;
         }
@@ -91,13 +82,7 @@ mod tests {
     use crate::raft::types::{EntryId, Term};
 
     fn entry(index: u64, payload: Payload) -> Entry {
-        Entry {
-            id: EntryId {
-                term: Term(1),
-                index: Index(index),
-            },
-            payload,
-        }
+        Entry { id: EntryId { term: Term(1), index: Index(index) }, payload }
     }
 
     fn voters(raw: &[u64]) -> Configuration {

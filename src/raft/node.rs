@@ -94,21 +94,13 @@ impl RaftNode {
     /// A member as its disk remembers it.
     pub fn new(config: Config, restored: Restored) -> Self {
         config.assert_sound();
-        let Restored {
-            hard_state,
-            base,
-            entries,
-            applied,
-        } = restored;
+        let Restored { hard_state, base, entries, applied } = restored;
         let mut membership = Membership::new(base.config);
         for entry in &entries {
             membership.append(entry);
         }
         let log = Log::new(base.last, entries, hard_state.commit, applied);
-        assert!(
-            log.last().term <= hard_state.term,
-            "the term is durable before its entries"
-        );
+        assert!(log.last().term <= hard_state.term, "the term is durable before its entries");
         let mut chance = Chance::new(config.seed, config.id.get());
         let timeout_ticks = chance.between(config.election_ticks_min, config.election_ticks_max);
         let follower = Follower::new(None, timeout_ticks, log.persisted());
@@ -122,11 +114,7 @@ impl RaftNode {
             forwards: Forwards::after_restart(),
             disk: DiskCursor::default(),
             out: Outbox::default(),
-            reported: Transition {
-                term: hard_state.term,
-                role: Role::Follower,
-                leader: None,
-            },
+            reported: Transition { term: hard_state.term, role: Role::Follower, leader: None },
             chance,
             config,
         };
@@ -196,11 +184,7 @@ impl RaftNode {
         ready.reads = std::mem::take(&mut self.out.reads);
         ready.refused = std::mem::take(&mut self.out.refused);
         ready.snapshots_wanted = std::mem::take(&mut self.out.snapshots_wanted);
-        let now = Transition {
-            term: self.term,
-            role: self.role(),
-            leader: self.leader(),
-        };
+        let now = Transition { term: self.term, role: self.role(), leader: self.leader() };
         if now != self.reported {
             self.reported = now;
             ready.transition = Some(now);
@@ -224,21 +208,11 @@ impl RaftNode {
             last: self.log.base(),
             config: self.membership.at(self.log.base().index).clone(),
         });
-        Persist {
-            seq,
-            hard_state: self.hard_state(),
-            snapshot,
-            entries,
-            messages_after,
-        }
+        Persist { seq, hard_state: self.hard_state(), snapshot, entries, messages_after }
     }
 
     fn hard_state(&self) -> HardState {
-        HardState {
-            term: self.term,
-            vote: self.vote,
-            commit: self.log.committed(),
-        }
+        HardState { term: self.term, vote: self.vote, commit: self.log.committed() }
     }
 
     /// Posts a message of the present term.
@@ -248,24 +222,14 @@ impl RaftNode {
 
     /// Posts a message about `term`.
     pub(super) fn send_as(&mut self, term: Term, to: NodeId, body: Body) {
-        self.out.messages.push(Message {
-            from: self.config.id,
-            to,
-            term,
-            body,
-        });
+        self.out.messages.push(Message { from: self.config.id, to, term, body });
     }
 
     /// The voters but this one, in order of id.
     pub(super) fn other_voters(&self) -> impl Iterator<Item = NodeId> {
         let config = self.membership.current();
         let outgoing = config.outgoing.difference(&config.voters);
-        config
-            .voters
-            .iter()
-            .chain(outgoing)
-            .copied()
-            .filter(|voter| *voter != self.config.id)
+        config.voters.iter().chain(outgoing).copied().filter(|voter| *voter != self.config.id)
     }
 
     /// Changes roles. What the old one still owed to others is settled.
@@ -294,41 +258,23 @@ impl RaftNode {
     /// Holds after every input. A violation is a bug of ours, and no answer would be right.
     pub(super) fn assert_invariants(&self) {
         self.log.assert_invariants();
-        assert!(
-            self.log.last().term <= self.term,
-            "an entry from the future"
-        );
+        assert!(self.log.last().term <= self.term, "an entry from the future");
         assert!(self.reported.term <= self.term, "terms only rise");
         match &self.role {
             RoleState::Follower(follower) => {
                 let leader = follower.leader;
-                assert!(
-                    leader.is_none_or(|id| self.term_leader == Some(id)),
-                    "follows another"
-                );
+                assert!(leader.is_none_or(|id| self.term_leader == Some(id)), "follows another");
                 assert!(leader != Some(self.config.id), "follows itself");
             }
             RoleState::PreCandidate(_) => {}
             RoleState::Candidate(_) => {
-                assert!(
-                    self.vote == Some(self.config.id),
-                    "a candidate votes for itself"
-                );
+                assert!(self.vote == Some(self.config.id), "a candidate votes for itself");
             }
             RoleState::Leader(leader) => {
-                assert!(
-                    self.vote == Some(self.config.id),
-                    "a leader voted for itself"
-                );
-                assert!(
-                    self.term_leader == Some(self.config.id),
-                    "a term has one leader"
-                );
+                assert!(self.vote == Some(self.config.id), "a leader voted for itself");
+                assert!(self.term_leader == Some(self.config.id), "a term has one leader");
                 let last = self.log.last().index;
-                leader
-                    .peers
-                    .values()
-                    .for_each(|peer| peer.assert_invariants(last));
+                leader.peers.values().for_each(|peer| peer.assert_invariants(last));
             }
         }
     }

@@ -27,7 +27,7 @@ pub struct Progress {
     pub(super) round_confirmed: u64,
     /// The commit index it was last told.
     pub(super) commit_told: Index,
-    /// An empty append already went out since the last heartbeat, to find out about lost ones.
+    /// Since the last heartbeat, it was already looked into whether messages to it got lost.
     pub(super) prodded: bool,
 }
 
@@ -70,11 +70,7 @@ impl Window {
 
     /// Everything up to `index` has arrived.
     pub fn free_to(&mut self, index: Index) {
-        while self
-            .messages
-            .front()
-            .is_some_and(|(last, _)| *last <= index)
-        {
+        while self.messages.front().is_some_and(|(last, _)| *last <= index) {
             let (_, bytes) = self.messages.pop_front().expect("just seen");
             self.bytes -= bytes;
         }
@@ -212,14 +208,8 @@ impl Progress {
     /// Holds after every input.
     pub fn assert_invariants(&self, log_last: Index) {
         assert!(self.matched < self.next, "next is beyond what matches");
-        assert!(
-            self.matched <= log_last,
-            "nobody confirms more than the leader has"
-        );
-        assert!(
-            self.next <= log_last.next(),
-            "nothing was sent that the leader lacks"
-        );
+        assert!(self.matched <= log_last, "nobody confirms more than the leader has");
+        assert!(self.next <= log_last.next(), "nothing was sent that the leader lacks");
     }
 }
 
@@ -255,25 +245,15 @@ mod tests {
         progress.sent(Index(9), 10);
         let before = progress.clone();
         for prev in 0..=5 {
-            assert!(
-                !progress.reject(Index(prev), Index(0)),
-                "matched prev {prev}"
-            );
+            assert!(!progress.reject(Index(prev), Index(0)), "matched prev {prev}");
         }
         assert_eq!(progress, before);
 
         assert!(progress.reject(Index(9), Index(0)));
-        assert_eq!(
-            progress.next(),
-            Index(6),
-            "falls back to what matches, never below"
-        );
+        assert_eq!(progress.next(), Index(6), "falls back to what matches, never below");
         let before = progress.clone();
         for prev in [0, 4, 5, 6, 9, u64::MAX - 1] {
-            assert!(
-                !progress.reject(Index(prev), Index(0)),
-                "not the probe's prev: {prev}"
-            );
+            assert!(!progress.reject(Index(prev), Index(0)), "not the probe's prev: {prev}");
         }
         assert_eq!(progress, before);
     }
@@ -288,10 +268,7 @@ mod tests {
         assert_eq!(progress.next(), Index(4));
         assert!(progress.reject(Index(3), Index(0)));
         assert_eq!(progress.next(), Index(1));
-        assert!(
-            !progress.reject(Index(0), Index(0)),
-            "nothing comes before the log"
-        );
+        assert!(!progress.reject(Index(0), Index(0)), "nothing comes before the log");
         assert_eq!(progress.next(), Index(1));
     }
 
@@ -305,10 +282,7 @@ mod tests {
         progress.sent(Index(3), 9);
         assert_eq!(progress.next(), Index(1), "a probe promises nothing");
         progress.confirm(Index(3), Index(0));
-        assert_eq!(
-            progress.state(),
-            &ProgressState::Replicate(Window::default())
-        );
+        assert_eq!(progress.state(), &ProgressState::Replicate(Window::default()));
         assert_eq!(progress.next(), Index(4));
     }
 
@@ -318,15 +292,9 @@ mod tests {
         progress.await_snapshot();
         assert!(!progress.reject(Index(0), Index(0)));
         progress.confirm(Index(4), Index(9));
-        assert_eq!(
-            progress.state(),
-            &ProgressState::Snapshot { waited_ticks: 0 }
-        );
+        assert_eq!(progress.state(), &ProgressState::Snapshot { waited_ticks: 0 });
         progress.confirm(Index(9), Index(9));
-        assert_eq!(
-            progress.state(),
-            &ProgressState::Replicate(Window::default())
-        );
+        assert_eq!(progress.state(), &ProgressState::Replicate(Window::default()));
         assert_eq!((progress.matched(), progress.next()), (Index(9), Index(10)));
     }
 }

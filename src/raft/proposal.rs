@@ -25,18 +25,12 @@ pub struct Forwards {
 impl Forwards {
     /// After a restart: this member may have led the term before, and have forgotten.
     pub fn after_restart() -> Self {
-        Self {
-            dealt_with: BTreeMap::new(),
-            complete: false,
-        }
+        Self { dealt_with: BTreeMap::new(), complete: false }
     }
 
     /// In a new term.
     pub fn in_new_term() -> Self {
-        Self {
-            dealt_with: BTreeMap::new(),
-            complete: true,
-        }
+        Self { dealt_with: BTreeMap::new(), complete: true }
     }
 
     /// Drops from `proposals` what was dealt with already, and notes the rest as dealt with.
@@ -67,9 +61,7 @@ impl RaftNode {
                 }
             }
             RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
-                let ids = proposals
-                    .into_iter()
-                    .map(|proposal| (proposal.id, Refusal::NotLeader));
+                let ids = proposals.into_iter().map(|proposal| (proposal.id, Refusal::NotLeader));
                 self.out.refused.extend(ids);
             }
         }
@@ -85,10 +77,7 @@ impl RaftNode {
         let refused = match &self.role {
             RoleState::Leader(_) => self.append_proposals(proposals),
             RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
-                Some((
-                    proposals.iter().map(|one| one.id).collect(),
-                    Refusal::NotLeader,
-                ))
+                Some((proposals.iter().map(|one| one.id).collect(), Refusal::NotLeader))
             }
         };
         if let Some((ids, why)) = refused
@@ -115,10 +104,7 @@ impl RaftNode {
             unreachable!("only the leader appends");
         };
         if leader.transfer.is_some() {
-            return Some((
-                proposals.iter().map(|one| one.id).collect(),
-                Refusal::Transferring,
-            ));
+            return Some((proposals.iter().map(|one| one.id).collect(), Refusal::Transferring));
         }
         let mut proposals = proposals.into_iter();
         while let Some(proposal) = proposals.next() {
@@ -128,9 +114,7 @@ impl RaftNode {
             let total = waiting.saturating_add(entry.size_bytes());
             if waiting > 0 && total > self.config.uncommitted_bytes_max {
                 // Not even smaller ones that come after it: order is kept per origin.
-                let ids = std::iter::once(id)
-                    .chain(proposals.map(|one| one.id))
-                    .collect();
+                let ids = std::iter::once(id).chain(proposals.map(|one| one.id)).collect();
                 return Some((ids, Refusal::Busy));
             }
             self.log.append(entry);
@@ -140,12 +124,6 @@ impl RaftNode {
 
     /// An entry of this term, to stand at the end of the log.
     pub(super) fn next_entry(&self, payload: Payload) -> Entry {
-        Entry {
-            id: EntryId {
-                term: self.term,
-                index: self.log.last().index.next(),
-            },
-            payload,
-        }
+        Entry { id: EntryId { term: self.term, index: self.log.last().index.next() }, payload }
     }
 }

@@ -26,10 +26,7 @@ fn reached_by<T: Ord + Copy>(voters: &BTreeSet<NodeId>, value: impl Fn(NodeId) -
     let mut values: Vec<T> = voters.iter().map(|id| value(*id)).collect();
     values.sort_unstable();
     // Sorted upwards, the value at len - majority is reached by a majority.
-    values
-        .len()
-        .checked_sub(majority(values.len()))
-        .map(|at| values[at])
+    values.len().checked_sub(majority(values.len())).map(|at| values[at])
 }
 
 /// How a vote stands.
@@ -74,17 +71,11 @@ mod tests {
     use super::*;
 
     fn ids(raw: &[u64]) -> BTreeSet<NodeId> {
-        raw.iter()
-            .map(|id| NodeId::new(*id).expect("positive"))
-            .collect()
+        raw.iter().map(|id| NodeId::new(*id).expect("positive")).collect()
     }
 
     fn config(voters: &[u64], outgoing: &[u64]) -> Configuration {
-        Configuration {
-            voters: ids(voters),
-            outgoing: ids(outgoing),
-            ..Configuration::default()
-        }
+        Configuration { voters: ids(voters), outgoing: ids(outgoing), ..Configuration::default() }
     }
 
     #[test]
@@ -119,9 +110,7 @@ mod tests {
             (&[1, 2, 3, 4], &[1], [2, 9, 9, 9, 0, 0], Some(2)),
         ];
         for (voters, outgoing, matched, want) in table {
-            let got = reached(&config(voters, outgoing), |id| {
-                matched[id.get() as usize - 1]
-            });
+            let got = reached(&config(voters, outgoing), |id| matched[id.get() as usize - 1]);
             assert_eq!(got, *want, "{voters:?} {outgoing:?} {matched:?}");
         }
     }

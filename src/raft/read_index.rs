@@ -60,10 +60,7 @@ impl ReadRounds {
             return None;
         }
         self.round += 1;
-        self.current = Some(Round {
-            index: committed,
-            reads: std::mem::take(&mut self.queue),
-        });
+        self.current = Some(Round { index: committed, reads: std::mem::take(&mut self.queue) });
         Some(self.round)
     }
 
@@ -206,11 +203,7 @@ impl RaftNode {
         let own_round = leader.reads.round();
         let id = self.config.id;
         let confirmed = quorum::reached(self.membership.current(), |voter| {
-            if voter == id {
-                own_round
-            } else {
-                leader.round_confirmed(voter)
-            }
+            if voter == id { own_round } else { leader.round_confirmed(voter) }
         });
         let Some((index, reads)) = confirmed.and_then(|round| leader.reads.confirmed(round)) else {
             return;

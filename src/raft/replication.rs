@@ -46,9 +46,7 @@ impl Leader {
 
     /// The latest read round that `peer` confirmed.
     pub fn round_confirmed(&self, peer: NodeId) -> u64 {
-        self.peers
-            .get(&peer)
-            .map_or(0, |progress| progress.round_confirmed)
+        self.peers.get(&peer).map_or(0, |progress| progress.round_confirmed)
     }
 }
 
@@ -88,10 +86,7 @@ impl RaftNode {
             leader.heartbeat_elapsed_ticks = 0;
         }
         // CheckQuorum: a leader that cannot be heard must not keep others from finding a new one.
-        if self
-            .quorum_silent_ticks()
-            .is_none_or(|ticks| ticks >= silent_max)
-        {
+        if self.quorum_silent_ticks().is_none_or(|ticks| ticks >= silent_max) {
             self.become_follower(None);
             return;
         }
@@ -171,10 +166,7 @@ impl RaftNode {
     /// `from` lacks the entry at `prev`.
     pub(super) fn handle_rejected(&mut self, from: NodeId, prev: Index, hint: EntryId) {
         // The highest entry here that can match, given the highest there (§5.3).
-        let limit = EntryId {
-            term: hint.term,
-            index: hint.index.min(prev),
-        };
+        let limit = EntryId { term: hint.term, index: hint.index.min(prev) };
         let possible = self.log.highest_possible(limit);
         if let Some(progress) = self.heard_from(from) {
             progress.reject(prev, possible.index);
@@ -192,7 +184,6 @@ impl RaftNode {
         let Some(progress) = self.heard_from(from) else {
             return;
         };
-        progress.resume();
         if progress.round_confirmed < round {
             progress.round_confirmed = round;
             self.release_reads();
@@ -201,8 +192,10 @@ impl RaftNode {
         self.advance_transfer(from, true);
     }
 
-    /// Finds out whether what is on its way to `peer` got lost: an empty append after all of it
-    /// is rejected in that case. At most once a heartbeat: mostly the answer is under way.
+    /// Sees to it that nothing lost on the way to `peer`, which lives, stays lost. A probe may go
+    /// out again. In a stream, an empty append after all of it is rejected if any is missing. At
+    /// most once a heartbeat: mostly the answer is just under way, and read rounds bring many
+    /// replies.
     fn prod(&mut self, peer: NodeId) {
         let (last, base, commit) = (self.log.last().index, self.log.base(), self.log.committed());
         let RoleState::Leader(leader) = &mut self.role else {
@@ -211,25 +204,22 @@ impl RaftNode {
         let Some(progress) = leader.peers.get_mut(&peer) else {
             return;
         };
-        let streaming = matches!(progress.state(), ProgressState::Replicate(_));
-        if !streaming || progress.prodded || progress.matched() == last {
+        if std::mem::replace(&mut progress.prodded, true) {
             return;
         }
-        progress.prodded = true;
-        let prev = progress.next().prev();
-        if prev < base.index {
-            progress.link_lost();
-            return;
+        match progress.state() {
+            ProgressState::Probe { .. } => progress.resume(),
+            ProgressState::Snapshot { .. } => {}
+            ProgressState::Replicate(_) if progress.matched() == last => {}
+            ProgressState::Replicate(_) if progress.next().prev() < base.index => {
+                progress.link_lost();
+            }
+            ProgressState::Replicate(_) => {
+                let prev = self.log.id_at(progress.next().prev());
+                let entries = Vec::new();
+                self.send(peer, Body::Append { prev, entries, commit });
+            }
         }
-        let prev = self.log.id_at(prev);
-        self.send(
-            peer,
-            Body::Append {
-                prev,
-                entries: Vec::new(),
-                commit,
-            },
-        );
     }
 
     /// §5.3, §5.4.2: an entry is committed when a quorum holds it durably and it is of this term;
@@ -318,10 +308,6 @@ fn replicate_to(
         let upto = entries.last().map_or(prev, |entry| entry.id.index);
         progress.sent(upto, bytes);
         progress.commit_told = commit;
-        send(Body::Append {
-            prev: log.id_at(prev),
-            entries,
-            commit,
-        });
+        send(Body::Append { prev: log.id_at(prev), entries, commit });
     }
 }

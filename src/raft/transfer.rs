@@ -55,16 +55,8 @@ impl RaftNode {
         if !self.membership.current().is_voter(target) {
             return Err(TransferError::NotVoter(target));
         }
-        if leader
-            .transfer
-            .as_ref()
-            .is_none_or(|transfer| transfer.target != target)
-        {
-            leader.transfer = Some(Transfer {
-                target,
-                elapsed_ticks: 0,
-                told: false,
-            });
+        if leader.transfer.as_ref().is_none_or(|transfer| transfer.target != target) {
+            leader.transfer = Some(Transfer { target, elapsed_ticks: 0, told: false });
             if let Some(progress) = leader.peers.get_mut(&target) {
                 progress.resume();
             }
@@ -85,11 +77,7 @@ impl RaftNode {
         });
         // The lowest id among equals: any rule would do, but it must be one.
         let best = in_touch.max_by_key(|(id, progress)| {
-            (
-                progress.matched(),
-                std::cmp::Reverse(progress.silent_ticks),
-                std::cmp::Reverse(**id),
-            )
+            (progress.matched(), std::cmp::Reverse(progress.silent_ticks), std::cmp::Reverse(**id))
         });
         best.map(|(id, _)| *id).ok_or(TransferError::NoTarget)
     }
@@ -104,10 +92,7 @@ impl RaftNode {
         let Some(transfer) = &mut leader.transfer else {
             return;
         };
-        let caught_up = leader
-            .peers
-            .get(&peer)
-            .is_some_and(|peer| peer.matched() == last);
+        let caught_up = leader.peers.get(&peer).is_some_and(|peer| peer.matched() == last);
         if transfer.target == peer && caught_up && (again || !transfer.told) {
             transfer.told = true;
             self.send(peer, Body::TimeoutNow);

@@ -172,20 +172,12 @@ pub struct Configuration {
 impl Configuration {
     /// A configuration of voters alone.
     pub fn of_voters(voters: impl IntoIterator<Item = NodeId>) -> Self {
-        Self {
-            voters: voters.into_iter().collect(),
-            ..Self::default()
-        }
+        Self { voters: voters.into_iter().collect(), ..Self::default() }
     }
 
     /// Everyone, once, in order of id.
     pub fn members(&self) -> BTreeSet<NodeId> {
-        self.voters
-            .iter()
-            .chain(&self.outgoing)
-            .chain(&self.learners)
-            .copied()
-            .collect()
+        self.voters.iter().chain(&self.outgoing).chain(&self.learners).copied().collect()
     }
 
     /// Whether `id` counts in any quorum.

@@ -116,7 +116,10 @@ impl Checker {
         };
         // The term of a granted pre-vote is the candidate's idea.
         if !matches!(message.body, Body::Vote { granted: true, pre_vote: true }) {
-            assert!(revealed <= hard_state.term, "reveals a term before it is durable: {message:?}");
+            assert!(
+                revealed <= hard_state.term,
+                "reveals a term before it is durable: {message:?}"
+            );
         }
         match &message.body {
             Body::Vote { granted: true, pre_vote: false } => assert!(
@@ -130,10 +133,9 @@ impl Checker {
                 );
                 assert!(durable.last() >= last.index || hard_state.term > message.term);
             }
-            Body::Appended { last } => assert!(
-                durable.last() >= *last,
-                "confirms before it is durable: {message:?}"
-            ),
+            Body::Appended { last } => {
+                assert!(durable.last() >= *last, "confirms before it is durable: {message:?}")
+            }
             _ => {}
         }
     }

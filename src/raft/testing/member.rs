@@ -60,6 +60,8 @@ pub struct Member {
     pub writes: VecDeque<Persist>,
     /// Entries on their way into the state machine.
     pub applying: VecDeque<Entry>,
+    /// The state machine is about to be replaced by the snapshot up to here.
+    pub restoring: Option<Index>,
 }
 
 impl Member {
@@ -70,6 +72,7 @@ impl Member {
             durable,
             writes: VecDeque::new(),
             applying: VecDeque::new(),
+            restoring: None,
         };
         member.start();
         member
@@ -88,6 +91,7 @@ impl Member {
     pub fn crash(&mut self, whole: usize, part: Option<usize>) {
         self.node = None;
         self.applying.clear();
+        self.restoring = None;
         for _ in 0..whole {
             let Some(batch) = self.writes.pop_front() else { break };
             self.durable.write(batch.hard_state, batch.snapshot, &batch.entries);

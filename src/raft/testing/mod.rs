@@ -13,15 +13,11 @@ mod hostile;
 mod script;
 mod show;
 
-use super::{Config, Configuration, NodeId};
+use super::{Config, NodeId};
 
 /// Member `raw`.
 fn id(raw: u64) -> NodeId {
     NodeId::new(raw).expect("tests number members from 1")
-}
-
-fn voters(count: u64) -> Configuration {
-    Configuration::of_voters((1..=count).map(id))
 }
 
 /// Small limits, so that tests reach them.
