@@ -41,4 +41,6 @@ pub trait Cluster: Send + Sync {
     fn heal(&self, member: usize, fault: Fault) -> Result<(), String>;
     /// Whether whoever runs the member calls it healthy; true when nobody judges.
     fn called_healthy(&self, member: usize) -> Result<bool, String>;
+    /// The end of its log, for whoever must find out why a drill failed.
+    fn last_words(&self, member: usize) -> String;
 }

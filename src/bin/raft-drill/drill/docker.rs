@@ -88,6 +88,15 @@ impl Cluster for Docker {
         let health = docker(&["inspect", "--format", format, &self.containers[member]])?;
         Ok(health == "healthy")
     }
+
+    fn last_words(&self, member: usize) -> String {
+        // The nodes log to standard error, which `docker logs` keeps apart.
+        let container = &self.containers[member];
+        match Command::new("docker").args(["logs", "--tail", "5", container]).output() {
+            Ok(logs) => String::from_utf8_lossy(&[logs.stdout, logs.stderr].concat()).into_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
 }
 
 fn is_peer_network(name: &str) -> bool {

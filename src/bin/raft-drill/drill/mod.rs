@@ -85,13 +85,21 @@ pub fn run(args: &DrillArgs) -> Result<(), String> {
         Some(binary) => Arc::new(Processes::start(binary, args.system)?),
         None => Arc::new(Docker::find(&args.containers, &args.endpoints, args.network.as_deref())?),
     };
-    let report = bulk::runtime().block_on(drill(args, &cluster))?;
+    let outcome = bulk::runtime().block_on(drill(args, &cluster));
+    let report = outcome.inspect_err(|_| show_last_words(cluster.as_ref()))?;
     if args.json {
         output::line(&serde_json::to_string(&report).expect("a report is plain data"));
     } else {
         report.print();
     }
     report.verdict(GapLimits { struck_ms: args.max_gap_ms, return_ms: args.max_return_gap_ms })
+}
+
+fn show_last_words(cluster: &dyn Cluster) {
+    for member in 0..cluster.endpoints().len() {
+        output::progress(&format!("{} said last:", cluster.name(member)));
+        output::progress(cluster.last_words(member).trim_end());
+    }
 }
 
 async fn drill(args: &DrillArgs, cluster: &Arc<dyn Cluster>) -> Result<DrillReport, String> {

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const MEMBERS: usize = 3;
 /// A member that was asked to end and has not after this long is stuck.
 const EXIT_PATIENCE: Duration = Duration::from_secs(15);
+/// So much of its log is shown when a drill fails.
+const LAST_WORDS_LINES: usize = 5;
 
 /// Whose command line to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
@@ -63,7 +65,7 @@ impl Processes {
     }
 
     fn spawn(&self, member: usize) -> Result<(), String> {
-        let log = self.dir.join(format!("member{}.log", member + 1));
+        let log = self.log_path(member);
         let open = File::options().create(true).append(true).open(&log);
         let log = open.map_err(|error| format!("{}: {error}", log.display()))?;
         let mut command = match self.system {
@@ -76,6 +78,10 @@ impl Processes {
         let child = child.map_err(|error| format!("{}: {error}", self.binary.display()))?;
         self.children()[member] = Some(child);
         Ok(())
+    }
+
+    fn log_path(&self, member: usize) -> PathBuf {
+        self.dir.join(format!("member{}.log", member + 1))
     }
 
     fn data_dir(&self, member: usize) -> PathBuf {
@@ -183,13 +189,14 @@ impl Cluster for Processes {
         };
         match child.try_wait().map_err(|error| error.to_string())? {
             None => Ok(true),
-            Some(status) => {
-                let log = self.dir.join(format!("member{}.log", member + 1));
-                let log = std::fs::read_to_string(log).unwrap_or_default();
-                let last = log.lines().last().unwrap_or_default();
-                Err(format!("{} ended ({status}): {last}", self.name(member)))
-            }
+            Some(status) => Err(format!("{} ended: {status}", self.name(member))),
         }
+    }
+
+    fn last_words(&self, member: usize) -> String {
+        let log = std::fs::read_to_string(self.log_path(member)).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LAST_WORDS_LINES)..].join("\n")
     }
 }
 
