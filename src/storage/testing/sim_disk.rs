@@ -290,11 +290,11 @@ impl State {
     /// Forgets files that nobody can reach.
     fn collect(&mut self) {
         let (names, durable) = (&self.names, &self.durable_names);
-        let named = |inode: &u64| {
+        let reachable = |inode: &u64| {
             names.values().any(|named| named == inode)
                 || durable.values().any(|named| named == inode)
         };
-        self.inodes.retain(|number, inode| inode.handles > 0 || named(number));
+        self.inodes.retain(|number, inode| inode.handles > 0 || reachable(number));
     }
 
     fn used_bytes(&self) -> u64 {

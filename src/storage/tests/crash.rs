@@ -2,6 +2,7 @@
 
 use super::life::Life;
 use super::model::*;
+use crate::storage::Error;
 use crate::storage::testing::{Fault, SimDisk};
 
 /// A life of some length, cut off at operation `at`; `false` if it ended before.
@@ -50,12 +51,13 @@ fn a_power_cut_during_recovery_loses_nothing() {
             let before = life.disk.operations();
             life.disk.fault_at(before + cut, Fault::PowerCut);
             let (history, floor) = (life.history.clone(), life.floor);
-            let recovered = life.start().is_ok();
+            let started = life.start();
             life.stop();
             life.disk.clear_faults();
             life.disk.power_cut();
-            if recovered {
-                break;
+            match started {
+                Ok(()) => break,
+                Err(error) => assert!(matches!(error, Error::Io { .. }), "{error}"),
             }
             (life.history, life.floor) = (history, floor);
         }
