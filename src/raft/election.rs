@@ -107,7 +107,7 @@ impl RaftNode {
 
     /// Whether a candidate is worth listening to at all, before its term means anything here.
     ///
-    /// A live leader shields against candidates, itself included (thesis §6.2, §4.2.3). And whoever is
+    /// A live leader shields against candidates, also as one (thesis §4.2.3, §6.2). And whoever is
     /// no voter here must show a log that is newer than this one: that could tell of a membership
     /// which has not got here yet. A removed member, or a stranger, cannot.
     pub(super) fn heeds(&self, request: VoteRequest) -> bool {

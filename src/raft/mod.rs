@@ -62,8 +62,11 @@
 //!   candidate's log is newer. In all other cases the candidate was removed, or never belonged.
 //! - Every request for a vote is answered, with a refusal where the paper is silent, since somebody
 //!   may wait for the answer.
-//! - A candidate that loses by refusals asks again after a short random delay, in place of a whole
-//!   election timeout: it knows already that it lost.
+//! - A candidate that loses by refusals, or has one and no victory, asks again after a short random
+//!   delay, in place of a whole election timeout. With one of three members down, a split vote
+//!   would otherwise cost just that.
+//! - Two that ask for pre-votes at the same time would both be granted them, and split the vote. The
+//!   one with less right (older log, or equal logs and higher id) gives way.
 //!
 //! # What is deliberately absent
 //!
@@ -78,7 +81,7 @@
 //! - *Pacing of a follower by its state machine.* Followers confirm what is durable, not what is
 //!   applied. The leader's intake is bounded by its own apply, not by theirs.
 //! - *Byzantine faults.* No message can make a node panic, break its own log's order or trust a
-//!   confirmation of entries that never were. But a member that lies about being leader is believed.
+//!   confirmation of entries that never were. But a member that lies about leading is believed.
 
 pub mod types;
 

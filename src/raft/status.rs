@@ -133,6 +133,11 @@ impl RaftNode {
         self.quorum_silent_ticks()
     }
 
+    /// Highest index that the state machine reported.
+    pub fn applied_index(&self) -> Index {
+        self.log.applied()
+    }
+
     /// The membership in force.
     pub fn membership(&self) -> &Configuration {
         self.membership.current()

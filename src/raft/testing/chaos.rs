@@ -158,7 +158,7 @@ impl World {
         self.now += 1;
         for at in 0..self.members.len() {
             if self.chance(self.weather.tick) {
-                self.input(at, |node| node.tick());
+                self.input(at, super::super::node::RaftNode::tick);
             }
         }
         self.deliver();
@@ -194,20 +194,25 @@ impl World {
         let Some(node) = &mut self.members[at].node else { return };
         let ready = node.ready();
         self.checker.observe(&self.members, at);
-        let Ready { messages, persist, committed, reads, refused, snapshots_wanted, transition: _ } =
-            ready;
+        let Ready { messages, persist, committed, reads, refused, snapshots_wanted, .. } = ready;
         self.members[at].writes.extend(persist);
         self.members[at].applying.extend(committed);
-        reads.into_iter().for_each(|grant| self.checker.read_released(grant));
-        refused.into_iter().for_each(|(id, _)| self.checker.refused(id));
-        messages.into_iter().for_each(|message| self.send(at, message));
+        for grant in reads {
+            self.checker.read_released(grant);
+        }
+        for (id, _) in refused {
+            self.checker.refused(id);
+        }
+        for message in &messages {
+            self.send(at, message);
+        }
         for peer in snapshots_wanted {
             self.begin_snapshot(at, peer);
         }
     }
 
-    fn send(&mut self, at: usize, message: Message) {
-        Checker::check_message(&self.members[at].durable, &message);
+    fn send(&mut self, at: usize, message: &Message) {
+        Checker::check_message(&self.members[at].durable, message);
         let copies = 1 + u32::from(self.chance(self.weather.repeat));
         for _ in 0..copies {
             if self.chance(self.weather.drop) || self.cut.contains(&(message.from, message.to)) {
@@ -246,7 +251,7 @@ impl World {
                 self.members[at].applying.clear();
                 self.members[at].restoring = Some(meta.last.index);
             }
-            for message in batch.messages_after {
+            for message in &batch.messages_after {
                 self.send(at, message);
             }
             self.input(at, |node| node.persisted(seq));
@@ -336,7 +341,7 @@ impl World {
             });
         }
         if self.chance(self.weather.transfer / 4) {
-            self.input(at, |node| node.campaign());
+            self.input(at, super::super::node::RaftNode::campaign);
         }
         if self.chance(self.weather.compact) {
             self.compact(at);

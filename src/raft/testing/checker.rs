@@ -110,10 +110,8 @@ impl Checker {
             message.body,
             Body::RequestVote { pre_vote: true, .. } | Body::Vote { granted: true, pre_vote: true }
         );
-        let revealed = match asks_or_grants_pre_vote {
-            true => Term(message.term.0 - 1),
-            false => message.term,
-        };
+        let revealed =
+            if asks_or_grants_pre_vote { Term(message.term.0 - 1) } else { message.term };
         // The term of a granted pre-vote is the candidate's idea.
         if !matches!(message.body, Body::Vote { granted: true, pre_vote: true }) {
             assert!(
@@ -134,7 +132,7 @@ impl Checker {
                 assert!(durable.last() >= last.index || hard_state.term > message.term);
             }
             Body::Appended { last } => {
-                assert!(durable.last() >= *last, "confirms before it is durable: {message:?}")
+                assert!(durable.last() >= *last, "confirms before it is durable: {message:?}");
             }
             _ => {}
         }

@@ -142,7 +142,9 @@ fn serve(member: &mut Member) {
             }
         }
         let node = member.node.as_mut().expect("up");
-        last.into_iter().for_each(|index| node.applied(index));
+        if let Some(index) = last {
+            node.applied(index);
+        }
     }
 }
 

@@ -99,8 +99,8 @@ impl Script {
         Ok(())
     }
 
-    /// `disk 1 [log=1,1,2] [term=3] [vote=2] [commit=1] [tag=x]`: start again from this. The log is given
-    /// by the terms of its entries; two logs are the same where terms and tags are.
+    /// `disk 1 [log=1,1,2] [term=3] [vote=2] [commit=1]`: start again from this. The log is given
+    /// by the terms of its entries.
     fn disk(&mut self, args: &mut ArgumentConsumer<'_>) -> Outcome {
         let at = self.member(args)?;
         let terms = numbers(args.take_key("log").unwrap_or(""))?;
@@ -122,8 +122,8 @@ impl Script {
         Ok(())
     }
 
-    /// `lead 1`: campaign, and settle without a word. `pass n`: n times, time passes for all, and all
-    /// is settled.
+    /// `lead 1`: campaign, and settle without a word. `pass n`: n times, time passes for all,
+    /// and all is settled.
     fn broad(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Outcome {
         self.verbose = false;
         if name == "lead" {
@@ -173,7 +173,9 @@ impl Script {
             "read" => {
                 let count: u32 = args.next_pos().unwrap_or("1").parse()?;
                 let ids: Vec<RequestId> = (0..count).map(|_| self.next_request(at)).collect();
-                ids.iter().for_each(|id| self.checker.read_begins(*id));
+                for id in &ids {
+                    self.checker.read_begins(*id);
+                }
                 self.act(at, |node| ids.iter().for_each(|id| node.read_index(*id)));
             }
             _ => {
@@ -221,9 +223,9 @@ impl Script {
         Ok(())
     }
 
-    /// `deliver|drop|repeat [from=1] [to=2] [kind=Append] [first=n]`, `settle [verbose] [hung=1]` (1's
-    /// disk hangs),
-    /// `cut 1 2 …` (from each other), `cut 1 from=2` (2's messages do not reach 1), `heal`
+    /// `deliver|drop|repeat [from=1] [to=2] [kind=Append] [first=n]`, `network` (what is under
+    /// way), `settle [verbose] [hung=1]` (1's disk hangs), `cut 1 2 …` (from everybody),
+    /// `cut 1 from=2` (2's messages do not reach 1), `heal`
     fn wires(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Outcome {
         match name {
             "settle" => {
@@ -320,7 +322,9 @@ impl Script {
                     vec![format!("log after {base}: {}", entries.join(", "))]
                 }
             };
-            lines.iter().for_each(|line| self.say(at, line));
+            for line in &lines {
+                self.say(at, line);
+            }
         }
         Ok(())
     }
@@ -377,7 +381,9 @@ impl Script {
             }
             self.members[at].writes.push_back(batch);
         }
-        messages.into_iter().for_each(|message| self.post(message));
+        for message in messages {
+            self.post(message);
+        }
         self.members[at].applying.extend(committed);
     }
 

@@ -37,8 +37,8 @@ pub fn entry(entry: &Entry) -> String {
 /// `[2@1 "a", 3@1 "b"]`, shortened in the middle.
 pub fn entries(list: &[Entry]) -> String {
     let shown: Vec<String> = match list {
-        [first, _, .., _, last] if list.len() > 4 => {
-            vec![entry(first), format!("… {} more …", list.len() - 2), entry(last)]
+        [first, _, .., _, end] if list.len() > 4 => {
+            vec![entry(first), format!("… {} more …", list.len() - 2), entry(end)]
         }
         _ => list.iter().map(entry).collect(),
     };
