@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::common::{Client, Cluster, Load, Options, PATIENCE, eventually, within};
 
+/// Without a leader, a request waits a moment for one and is then refused.
+const REFUSED_WITHIN: Duration = Duration::from_secs(5);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_members_elect_one_leader_and_stay_with_it() {
     let mut cluster = Cluster::start(Options::default().patient()).await;
@@ -69,7 +72,7 @@ async fn without_a_majority_nothing_is_promised() {
     let alone = cluster.client(lead.id).clone();
     steps_down(&alone).await;
     // Refused, and soon: not after a silence of the client's whole patience.
-    let impatient = alone.with_deadline(Duration::from_secs(9));
+    let impatient = alone.with_deadline(REFUSED_WITHIN);
     let write = impatient.put("k", "lost").await.expect_err("no majority");
     let read = impatient.get("k").await.expect_err("no majority");
     for status in [&write, &read] {

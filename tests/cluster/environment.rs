@@ -73,6 +73,24 @@ async fn variables_of_an_orchestrator_are_no_fault() {
     cluster.settled().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_for_machines_is_json_throughout() {
+    let mut cluster = lone().await;
+    cluster.member(1).set("RAFT_LOG_FORMAT", "json");
+    cluster.member(1).start();
+    cluster.settled().await;
+    cluster.stop(1).await;
+    let log = cluster.member(1).log();
+    let events: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let elected = events.iter().any(|event| {
+        event["message"] == "role changed" && event["to"] == "leader" && event["term"] == 1
+    });
+    assert!(elected, "no event tells of the election:\n{log}");
+}
+
 #[tokio::test]
 async fn there_are_no_flags() {
     let mut cluster = lone().await;

@@ -178,12 +178,10 @@ impl Cluster {
 
     /// The leader that all of `ids` follow, once all are ready and its quorum is confirmed.
     pub async fn settled_among(&mut self, ids: &[u64]) -> Lead {
-        for id in ids {
-            self.ended(*id);
-        }
         eventually(&format!("{ids:?} to follow one leader"), async || {
             let mut leads = Vec::new();
             for id in ids {
+                self.member(*id).assert_runs();
                 leads.push(self.lead_by(*id).await?);
             }
             let lead = leads[0];
@@ -222,10 +220,5 @@ impl Cluster {
             if applied >= goal { Ok(()) } else { Err(format!("applied {applied}")) }
         })
         .await;
-    }
-
-    /// Fails if a member that should run has ended.
-    fn ended(&mut self, id: u64) {
-        assert!(self.member(id).runs(), "member {id} does not run");
     }
 }

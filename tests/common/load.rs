@@ -90,6 +90,10 @@ impl Outcome {
         );
         let running: Vec<u64> =
             cluster.ids().into_iter().filter(|id| cluster.member(*id).runs()).collect();
+        for id in cluster.ids() {
+            let log = cluster.member(id).log();
+            assert!(!log.contains("bug at "), "an assertion of member {id} failed");
+        }
         for id in &running {
             find_all(cluster.client(*id), &self.history).await;
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// As much of a member's log as a failed test prints.
 const LOG_LINES_SHOWN: usize = 120;
@@ -77,10 +77,20 @@ impl Member {
         self.child.is_some()
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Fails if the process has ended by itself.
+    pub fn assert_runs(&mut self) {
+        let child = self.child.as_mut().expect("the member was started");
+        let ended = child.try_wait().expect("ask for raft-node's end");
+        assert!(ended.is_none(), "member {} ended by itself: {ended:?}", self.id);
+    }
+
+    fn pid(&self) -> Pid {
         let child = self.child.as_ref().expect("the member runs");
-        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid");
-        kill_process(pid, signal).expect("signal raft-node");
+        Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid")
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("signal raft-node");
     }
 
     /// SIGKILL, as `docker kill`: at once, whatever it is doing.
@@ -103,6 +113,9 @@ impl Member {
     /// SIGSTOP, as `docker pause`: it stands still and its connections stay open.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        // Its threads stop one by one, on a busy machine not at once.
+        let waited = waitpid(Some(self.pid()), WaitOptions::UNTRACED).expect("wait for raft-node");
+        assert!(waited.is_some_and(|(_, status)| status.stopped()), "{waited:?}");
     }
 
     /// SIGCONT: it goes on as if nothing had happened.

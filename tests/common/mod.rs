@@ -19,7 +19,9 @@ pub mod link;
 pub mod load;
 pub mod member;
 
+use std::fs::File;
 use std::net::TcpListener;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -65,17 +67,30 @@ pub fn ignored(why: &str) {
 /// A loopback port that is free now. Below the range from which the system takes the ports of
 /// outgoing connections, so that none of those takes it while a member is down.
 pub fn free_port() -> u16 {
-    const FIRST: u16 = 10_000;
-    const COUNT: u16 = 22_000;
+    static BLOCK: LazyLock<(u16, File)> = LazyLock::new(claim_block);
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % u32::from(COUNT)) as u16;
-    for _ in 0..COUNT {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Test processes with neighbouring ids should not look at the same ports.
-        let port = FIRST + start.wrapping_mul(61).wrapping_add(step) % COUNT;
+    for _ in 0..BLOCK_PORTS {
+        let port = BLOCK.0 + NEXT.fetch_add(1, Ordering::Relaxed) % BLOCK_PORTS;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
     panic!("no free port on loopback");
+}
+
+/// Ports that one process of tests has for itself.
+const BLOCK_PORTS: u16 = 1000;
+const FIRST_PORT: u16 = 10_000;
+const BLOCKS: u16 = 22;
+
+/// The first port of a block that no other process of tests uses, and the lock that says so.
+fn claim_block() -> (u16, File) {
+    for block in 0..BLOCKS {
+        let path = std::env::temp_dir().join(format!("raft-node-tests-ports-{block}.lock"));
+        let lock = File::options().create(true).append(true).open(path);
+        if let Ok(lock) = lock.and_then(|lock| Ok(lock.try_lock().map(|()| lock)?)) {
+            return (FIRST_PORT + block * BLOCK_PORTS, lock);
+        }
+    }
+    panic!("{BLOCKS} processes run these tests at once");
 }
