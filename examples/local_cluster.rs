@@ -22,7 +22,7 @@ const CLIENT_PORTS: [u16; 3] = [2379, 22379, 32379];
 const GRACE: Duration = Duration::from_secs(2);
 
 fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).init();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).init();
     let data = tempfile::Builder::new().prefix("raft-local-cluster-").tempdir()?;
     let nodes: Vec<Node> =
         (0..3).map(|place| start(place, data.path())).collect::<Result<_, _>>()?;
