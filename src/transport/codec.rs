@@ -148,20 +148,14 @@ fn lane(hello: wire::Hello) -> Result<Lane, Error> {
 pub fn sender(cluster: u64, me: NodeId, route: Option<&wire::Route>) -> Result<NodeId, Error> {
     let route = route.ok_or(Error::Missing("route"))?;
     if route.cluster != cluster {
-        return Err(Error::Stranger {
-            theirs: route.cluster,
-            ours: cluster,
-        });
+        return Err(Error::Stranger { theirs: route.cluster, ours: cluster });
     }
     if route.to != me.get() {
         return Err(Error::Misaddressed { to: route.to, me });
     }
     let from = node_id("sender", route.from)?;
     if from == me {
-        return Err(Error::OutOfBounds {
-            what: "sender",
-            value: route.from,
-        });
+        return Err(Error::OutOfBounds { what: "sender", value: route.from });
     }
     Ok(from)
 }
@@ -184,19 +178,11 @@ impl Gate {
         if from == self.peer {
             return Ok(());
         }
-        Err(Error::Impostor {
-            from: from.get(),
-            opener: self.peer,
-        })
+        Err(Error::Impostor { from: from.get(), opener: self.peer })
     }
 
     fn message(&self, term: Term, body: Body) -> Message {
-        Message {
-            from: self.peer,
-            to: self.me,
-            term,
-            body,
-        }
+        Message { from: self.peer, to: self.me, term, body }
     }
 
     /// A campaign.
@@ -205,20 +191,10 @@ impl Gate {
         let term = live_term(frame.term)?;
         let last = entry_id("last", frame.last)?;
         if last.term > term {
-            return Err(Error::OutOfBounds {
-                what: "term of last",
-                value: last.term.0,
-            });
+            return Err(Error::OutOfBounds { what: "term of last", value: last.term.0 });
         }
         let (pre_vote, transfer) = (frame.pre_vote, frame.transfer);
-        Ok(self.message(
-            term,
-            Body::RequestVote {
-                last,
-                pre_vote,
-                transfer,
-            },
-        ))
+        Ok(self.message(term, Body::RequestVote { last, pre_vote, transfer }))
     }
 
     /// Its answer.
@@ -241,10 +217,9 @@ impl Gate {
         let term = live_term(frame.term)?;
         let body = match frame.body.ok_or(Error::Missing("body"))? {
             wire::append_request::Body::Append(append) => append_in(term, append)?,
-            wire::append_request::Body::Heartbeat(beat) => Body::Heartbeat {
-                commit: index("commit", beat.commit)?,
-                round: beat.round,
-            },
+            wire::append_request::Body::Heartbeat(beat) => {
+                Body::Heartbeat { commit: index("commit", beat.commit)?, round: beat.round }
+            }
             wire::append_request::Body::Hello(_) => return Err(Error::Missing("body after hello")),
         };
         Ok(self.message(term, body))
@@ -255,17 +230,14 @@ impl Gate {
         self.admit(frame.route.as_ref())?;
         let term = any_term(frame.term)?;
         let body = match frame.body.as_ref().ok_or(Error::Missing("body"))? {
-            wire::append_reply::Body::Appended(appended) => Body::Appended {
-                last: index("last", appended.last)?,
-            },
+            wire::append_reply::Body::Appended(appended) => {
+                Body::Appended { last: index("last", appended.last)? }
+            }
             wire::append_reply::Body::Rejected(rejected) => {
                 let prev = index("prev", rejected.prev)?;
                 let hint = entry_id("hint", rejected.hint)?;
                 if hint.index > prev {
-                    return Err(Error::OutOfBounds {
-                        what: "hint",
-                        value: hint.index.0,
-                    });
+                    return Err(Error::OutOfBounds { what: "hint", value: hint.index.0 });
                 }
                 Body::Rejected { prev, hint }
             }
@@ -281,12 +253,12 @@ impl Gate {
         self.admit(frame.route.as_ref())?;
         let term = live_term(frame.term)?;
         let body = match frame.body.ok_or(Error::Missing("body"))? {
-            wire::forward_request::Body::Propose(propose) => Body::Propose {
-                proposals: proposals_in(self.peer, propose.proposals)?,
-            },
-            wire::forward_request::Body::ReadIndex(read) => Body::ReadIndex {
-                id: request_of(self.peer, read.id)?,
-            },
+            wire::forward_request::Body::Propose(propose) => {
+                Body::Propose { proposals: proposals_in(self.peer, propose.proposals)? }
+            }
+            wire::forward_request::Body::ReadIndex(read) => {
+                Body::ReadIndex { id: request_of(self.peer, read.id)? }
+            }
             wire::forward_request::Body::Hello(_) => {
                 return Err(Error::Missing("body after hello"));
             }
@@ -306,14 +278,8 @@ impl Gate {
             wire::forward_reply::Body::Refused(refused) => {
                 bounded("refused requests", refused.ids.len(), ITEMS_MAX)?;
                 let why = refusal(refused.why)?;
-                let ids = refused
-                    .ids
-                    .into_iter()
-                    .map(|id| request_of(self.me, Some(id)));
-                Body::Refused {
-                    ids: ids.collect::<Result<_, _>>()?,
-                    why,
-                }
+                let ids = refused.ids.into_iter().map(|id| request_of(self.me, Some(id)));
+                Body::Refused { ids: ids.collect::<Result<_, _>>()?, why }
             }
         };
         Ok(self.message(term, body))
@@ -330,23 +296,12 @@ pub fn snapshot(header: &wire::SnapshotHeader) -> Result<(Term, SnapshotMeta), E
     let term = live_term(header.term)?;
     let last = entry_id("last", header.last)?;
     if last.index == Index(0) {
-        return Err(Error::OutOfBounds {
-            what: "last",
-            value: 0,
-        });
+        return Err(Error::OutOfBounds { what: "last", value: 0 });
     }
     if last.term > term {
-        return Err(Error::OutOfBounds {
-            what: "term of last",
-            value: last.term.0,
-        });
+        return Err(Error::OutOfBounds { what: "term of last", value: last.term.0 });
     }
-    let config = config(
-        header
-            .config
-            .as_ref()
-            .ok_or(Error::Missing("configuration"))?,
-    )?;
+    let config = config(header.config.as_ref().ok_or(Error::Missing("configuration"))?)?;
     Ok((term, SnapshotMeta { last, config }))
 }
 
@@ -360,48 +315,30 @@ fn append_in(term: Term, append: wire::Append) -> Result<Body, Error> {
         let entry = entry(frame)?;
         let (found, expected) = (entry.id.index, before.index.next());
         if found != expected {
-            return Err(Error::Disorder {
-                what: "entry",
-                before: before.index.0,
-                found: found.0,
-            });
+            return Err(Error::Disorder { what: "entry", before: before.index.0, found: found.0 });
         }
         if entry.id.term < before.term {
             let (before, found) = (before.term.0, entry.id.term.0);
-            return Err(Error::Disorder {
-                what: "entry of term",
-                before,
-                found,
-            });
+            return Err(Error::Disorder { what: "entry of term", before, found });
         }
         before = entry.id;
         entries.push(entry);
     }
     // The last term is the highest, and no leader holds entries of terms to come.
     if before.term > term {
-        return Err(Error::OutOfBounds {
-            what: "term of an entry",
-            value: before.term.0,
-        });
+        return Err(Error::OutOfBounds { what: "term of an entry", value: before.term.0 });
     }
-    Ok(Body::Append {
-        prev,
-        entries,
-        commit,
-    })
+    Ok(Body::Append { prev, entries, commit })
 }
 
 fn entry(frame: wire::Entry) -> Result<Entry, Error> {
-    let id = EntryId {
-        term: live_term(frame.term)?,
-        index: index("index of an entry", frame.index)?,
-    };
+    let id =
+        EntryId { term: live_term(frame.term)?, index: index("index of an entry", frame.index)? };
     let payload = match frame.payload.ok_or(Error::Missing("payload"))? {
         wire::entry::Payload::Noop(wire::Noop {}) => Payload::Noop,
-        wire::entry::Payload::Command(proposal) => Payload::Command(Proposal {
-            id: request_id(proposal.id)?,
-            data: proposal.data,
-        }),
+        wire::entry::Payload::Command(proposal) => {
+            Payload::Command(Proposal { id: request_id(proposal.id)?, data: proposal.data })
+        }
         wire::entry::Payload::Config(frame) => Payload::Config(config(&frame)?),
     };
     Ok(Entry { id, payload })
@@ -417,16 +354,9 @@ fn proposals_in(origin: NodeId, frames: Vec<wire::Proposal>) -> Result<Vec<Propo
         let id = request_of(origin, frame.id)?;
         if let Some(before) = proposals.last().filter(|p| p.id.sequence >= id.sequence) {
             let (before, found) = (before.id.sequence, id.sequence);
-            return Err(Error::Disorder {
-                what: "proposal",
-                before,
-                found,
-            });
+            return Err(Error::Disorder { what: "proposal", before, found });
         }
-        proposals.push(Proposal {
-            id,
-            data: frame.data,
-        });
+        proposals.push(Proposal { id, data: frame.data });
     }
     Ok(proposals)
 }
@@ -439,16 +369,9 @@ fn config(frame: &wire::Configuration) -> Result<Configuration, Error> {
         return Err(Error::Missing("voter"));
     }
     if let Some(both) = voters.intersection(&learners).next() {
-        return Err(Error::OutOfBounds {
-            what: "voter and learner",
-            value: both.get(),
-        });
+        return Err(Error::OutOfBounds { what: "voter and learner", value: both.get() });
     }
-    Ok(Configuration {
-        voters,
-        outgoing,
-        learners,
-    })
+    Ok(Configuration { voters, outgoing, learners })
 }
 
 fn node_ids(what: &'static str, raw: &[u64]) -> Result<BTreeSet<NodeId>, Error> {
@@ -457,11 +380,7 @@ fn node_ids(what: &'static str, raw: &[u64]) -> Result<BTreeSet<NodeId>, Error> 
 }
 
 fn bounded(what: &'static str, count: usize, max: usize) -> Result<(), Error> {
-    if count <= max {
-        Ok(())
-    } else {
-        Err(Error::TooMany { what, count, max })
-    }
+    if count <= max { Ok(()) } else { Err(Error::TooMany { what, count, max }) }
 }
 
 fn node_id(what: &'static str, raw: u64) -> Result<NodeId, Error> {
@@ -469,11 +388,7 @@ fn node_id(what: &'static str, raw: u64) -> Result<NodeId, Error> {
 }
 
 fn number(what: &'static str, raw: u64) -> Result<u64, Error> {
-    if raw <= NUMBER_MAX {
-        Ok(raw)
-    } else {
-        Err(Error::OutOfBounds { what, value: raw })
-    }
+    if raw <= NUMBER_MAX { Ok(raw) } else { Err(Error::OutOfBounds { what, value: raw }) }
 }
 
 fn index(what: &'static str, raw: u64) -> Result<Index, Error> {
@@ -487,38 +402,22 @@ fn any_term(raw: u64) -> Result<Term, Error> {
 
 /// The term of a leader, a candidate or an entry: there is none before the first election.
 fn live_term(raw: u64) -> Result<Term, Error> {
-    if raw == 0 {
-        Err(Error::OutOfBounds {
-            what: "term",
-            value: 0,
-        })
-    } else {
-        any_term(raw)
-    }
+    if raw == 0 { Err(Error::OutOfBounds { what: "term", value: 0 }) } else { any_term(raw) }
 }
 
 /// An entry, or the place before the log.
 fn entry_id(what: &'static str, frame: Option<wire::EntryId>) -> Result<EntryId, Error> {
     let frame = frame.ok_or(Error::Missing(what))?;
-    let id = EntryId {
-        term: any_term(frame.term)?,
-        index: index(what, frame.index)?,
-    };
+    let id = EntryId { term: any_term(frame.term)?, index: index(what, frame.index)? };
     if (id.term == Term(0)) == (id.index == Index(0)) {
         return Ok(id);
     }
-    Err(Error::OutOfBounds {
-        what,
-        value: frame.index,
-    })
+    Err(Error::OutOfBounds { what, value: frame.index })
 }
 
 fn request_id(frame: Option<wire::RequestId>) -> Result<RequestId, Error> {
     let frame = frame.ok_or(Error::Missing("request id"))?;
-    Ok(RequestId {
-        origin: node_id("origin", frame.origin)?,
-        sequence: frame.sequence,
-    })
+    Ok(RequestId { origin: node_id("origin", frame.origin)?, sequence: frame.sequence })
 }
 
 /// A request that came in at `origin` and nowhere else: requests are passed on once at most.
@@ -527,10 +426,7 @@ fn request_of(origin: NodeId, frame: Option<wire::RequestId>) -> Result<RequestI
     if id.origin == origin {
         return Ok(id);
     }
-    Err(Error::OutOfBounds {
-        what: "origin",
-        value: id.origin.get(),
-    })
+    Err(Error::OutOfBounds { what: "origin", value: id.origin.get() })
 }
 
 fn refusal(raw: i32) -> Result<Refusal, Error> {
@@ -543,10 +439,7 @@ fn refusal(raw: i32) -> Result<Refusal, Error> {
 }
 
 fn unknown(what: &'static str, raw: i32) -> Error {
-    Error::OutOfBounds {
-        what,
-        value: u64::from(raw.cast_unsigned()),
-    }
+    Error::OutOfBounds { what, value: u64::from(raw.cast_unsigned()) }
 }
 
 #[cfg(test)]

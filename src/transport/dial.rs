@@ -47,7 +47,7 @@ pub fn describe(error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
+        if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }
         source = cause.source();
@@ -65,11 +65,7 @@ pub struct Backoff {
 
 impl Backoff {
     pub fn new(config: &Config) -> Self {
-        Self {
-            min: config.redial_min,
-            max: config.redial_max,
-            next: config.redial_min,
-        }
+        Self { min: config.redial_min, max: config.redial_max, next: config.redial_min }
     }
 
     /// Starts over after a connection that lasted `lived`, if that was long.
@@ -104,10 +100,7 @@ mod tests {
         for step_ms in [10, 20, 40, 80, 160, 320, 500, 500] {
             let step = Duration::from_millis(step_ms);
             let wait = backoff.wait();
-            assert!(
-                wait >= step / 2 && wait <= step * 3 / 2,
-                "{wait:?} for a step of {step:?}"
-            );
+            assert!(wait >= step / 2 && wait <= step * 3 / 2, "{wait:?} for a step of {step:?}");
         }
         backoff.after(Duration::from_millis(999));
         assert!(backoff.wait() >= config.redial_max / 2);

@@ -51,10 +51,9 @@ pub enum Call {
 pub fn size_bytes(message: &Message) -> usize {
     let content = match &message.body {
         Body::Append { entries, .. } => entries.iter().map(Entry::size_bytes).sum(),
-        Body::Propose { proposals } => proposals
-            .iter()
-            .map(|p| p.data.len() + FRAME_OVERHEAD_BYTES)
-            .sum(),
+        Body::Propose { proposals } => {
+            proposals.iter().map(|p| p.data.len() + FRAME_OVERHEAD_BYTES).sum()
+        }
         Body::Refused { ids, .. } => ids.len() * FRAME_OVERHEAD_BYTES,
         Body::RequestVote { .. }
         | Body::Vote { .. }
@@ -72,28 +71,12 @@ pub fn size_bytes(message: &Message) -> usize {
 
 /// The frame that says `message` within `cluster`.
 pub fn encode(cluster: u64, message: Message) -> Frame {
-    let Message {
-        from,
-        to,
-        term,
-        body,
-    } = message;
-    let cover = Cover {
-        route: Some(route(cluster, from, to)),
-        term: term.0,
-    };
+    let Message { from, to, term, body } = message;
+    let cover = Cover { route: Some(route(cluster, from, to)), term: term.0 };
     match body {
-        Body::RequestVote {
-            last,
-            pre_vote,
-            transfer,
-        } => cover.ask(last, pre_vote, transfer),
+        Body::RequestVote { last, pre_vote, transfer } => cover.ask(last, pre_vote, transfer),
         Body::Vote { granted, pre_vote } => cover.vote(granted, pre_vote),
-        Body::Append {
-            prev,
-            entries,
-            commit,
-        } => cover.append(prev, entries, commit),
+        Body::Append { prev, entries, commit } => cover.append(prev, entries, commit),
         Body::Appended { last } => cover.appended(last),
         Body::Rejected { prev, hint } => cover.rejected(prev, hint),
         Body::Heartbeat { commit, round } => cover.heartbeat(commit, round),
@@ -117,23 +100,12 @@ impl Cover {
     fn ask(self, last: EntryId, pre_vote: bool, transfer: bool) -> Frame {
         let Self { route, term } = self;
         let last = Some(entry_id_out(last));
-        Frame::Call(Call::Vote(wire::VoteRequest {
-            route,
-            term,
-            last,
-            pre_vote,
-            transfer,
-        }))
+        Frame::Call(Call::Vote(wire::VoteRequest { route, term, last, pre_vote, transfer }))
     }
 
     fn vote(self, granted: bool, pre_vote: bool) -> Frame {
         let Self { route, term } = self;
-        Frame::VoteReply(wire::VoteReply {
-            route,
-            term,
-            granted,
-            pre_vote,
-        })
+        Frame::VoteReply(wire::VoteReply { route, term, granted, pre_vote })
     }
 
     fn timeout_now(self) -> Frame {
@@ -143,36 +115,22 @@ impl Cover {
 
     fn append(self, prev: EntryId, entries: Vec<Entry>, commit: Index) -> Frame {
         let Self { route, term } = self;
-        let (prev, entries) = (
-            entry_id_out(prev),
-            entries.into_iter().map(entry_out).collect(),
-        );
-        let append = wire::Append {
-            prev: Some(prev),
-            commit: commit.0,
-            entries,
-        };
+        let (prev, entries) = (entry_id_out(prev), entries.into_iter().map(entry_out).collect());
+        let append = wire::Append { prev: Some(prev), commit: commit.0, entries };
         let body = Some(wire::append_request::Body::Append(append));
         Frame::Append(wire::AppendRequest { route, term, body })
     }
 
     fn heartbeat(self, commit: Index, round: u64) -> Frame {
         let Self { route, term } = self;
-        let beat = wire::Heartbeat {
-            commit: commit.0,
-            round,
-        };
+        let beat = wire::Heartbeat { commit: commit.0, round };
         let body = Some(wire::append_request::Body::Heartbeat(beat));
         Frame::Heartbeat(wire::AppendRequest { route, term, body })
     }
 
     fn append_reply(self, body: wire::append_reply::Body) -> wire::AppendReply {
         let Self { route, term } = self;
-        wire::AppendReply {
-            route,
-            term,
-            body: Some(body),
-        }
+        wire::AppendReply { route, term, body: Some(body) }
     }
 
     fn appended(self, last: Index) -> Frame {
@@ -194,42 +152,27 @@ impl Cover {
     fn snapshot(self, meta: &SnapshotMeta) -> Frame {
         let header = snapshot_header(Term(self.term), meta);
         let body = Some(wire::snapshot_frame::Body::Header(header));
-        Frame::Snapshot(wire::SnapshotFrame {
-            route: self.route,
-            body,
-        })
+        Frame::Snapshot(wire::SnapshotFrame { route: self.route, body })
     }
 
     fn forward(self, body: wire::forward_request::Body) -> Frame {
         let Self { route, term } = self;
-        Frame::Forward(wire::ForwardRequest {
-            route,
-            term,
-            body: Some(body),
-        })
+        Frame::Forward(wire::ForwardRequest { route, term, body: Some(body) })
     }
 
     fn propose(self, proposals: Vec<Proposal>) -> Frame {
         let proposals = proposals.into_iter().map(proposal_out).collect();
-        self.forward(wire::forward_request::Body::Propose(wire::Propose {
-            proposals,
-        }))
+        self.forward(wire::forward_request::Body::Propose(wire::Propose { proposals }))
     }
 
     fn read_index(self, id: RequestId) -> Frame {
         let id = Some(request_id_out(id));
-        self.forward(wire::forward_request::Body::ReadIndex(wire::ReadIndex {
-            id,
-        }))
+        self.forward(wire::forward_request::Body::ReadIndex(wire::ReadIndex { id }))
     }
 
     fn forward_reply(self, body: wire::forward_reply::Body) -> Frame {
         let Self { route, term } = self;
-        Frame::ForwardReply(wire::ForwardReply {
-            route,
-            term,
-            body: Some(body),
-        })
+        Frame::ForwardReply(wire::ForwardReply { route, term, body: Some(body) })
     }
 
     fn read_index_reply(self, id: RequestId, index: Index) -> Frame {
@@ -240,10 +183,7 @@ impl Cover {
 
     fn refused(self, ids: Vec<RequestId>, why: Refusal) -> Frame {
         let ids = ids.into_iter().map(request_id_out).collect();
-        let refused = wire::Refused {
-            ids,
-            why: refusal_out(why).into(),
-        };
+        let refused = wire::Refused { ids, why: refusal_out(why).into() };
         self.forward_reply(wire::forward_reply::Body::Refused(refused))
     }
 }
@@ -259,31 +199,19 @@ pub fn snapshot_header(term: Term, meta: &SnapshotMeta) -> wire::SnapshotHeader 
 
 /// The address of a frame.
 pub fn route(cluster: u64, from: NodeId, to: NodeId) -> wire::Route {
-    wire::Route {
-        cluster,
-        from: from.get(),
-        to: to.get(),
-    }
+    wire::Route { cluster, from: from.get(), to: to.get() }
 }
 
 /// The first frame of an `AppendEntries` stream.
 pub fn append_hello(route: wire::Route, lane: Lane) -> wire::AppendRequest {
     let body = Some(wire::append_request::Body::Hello(hello(lane)));
-    wire::AppendRequest {
-        route: Some(route),
-        term: 0,
-        body,
-    }
+    wire::AppendRequest { route: Some(route), term: 0, body }
 }
 
 /// The first frame of a `Forward` stream.
 pub fn forward_hello(route: wire::Route) -> wire::ForwardRequest {
     let body = Some(wire::forward_request::Body::Hello(hello(Lane::Control)));
-    wire::ForwardRequest {
-        route: Some(route),
-        term: 0,
-        body,
-    }
+    wire::ForwardRequest { route: Some(route), term: 0, body }
 }
 
 fn hello(lane: Lane) -> wire::Hello {
@@ -303,24 +231,15 @@ fn refusal_out(why: Refusal) -> wire::Refusal {
 }
 
 fn entry_id_out(id: EntryId) -> wire::EntryId {
-    wire::EntryId {
-        term: id.term.0,
-        index: id.index.0,
-    }
+    wire::EntryId { term: id.term.0, index: id.index.0 }
 }
 
 fn request_id_out(id: RequestId) -> wire::RequestId {
-    wire::RequestId {
-        origin: id.origin.get(),
-        sequence: id.sequence,
-    }
+    wire::RequestId { origin: id.origin.get(), sequence: id.sequence }
 }
 
 fn proposal_out(proposal: Proposal) -> wire::Proposal {
-    wire::Proposal {
-        id: Some(request_id_out(proposal.id)),
-        data: proposal.data,
-    }
+    wire::Proposal { id: Some(request_id_out(proposal.id)), data: proposal.data }
 }
 
 fn config_out(config: &Configuration) -> wire::Configuration {
@@ -338,9 +257,5 @@ fn entry_out(entry: Entry) -> wire::Entry {
         Payload::Command(proposal) => wire::entry::Payload::Command(proposal_out(proposal)),
         Payload::Config(config) => wire::entry::Payload::Config(config_out(&config)),
     };
-    wire::Entry {
-        term: entry.id.term.0,
-        index: entry.id.index.0,
-        payload: Some(payload),
-    }
+    wire::Entry { term: entry.id.term.0, index: entry.id.index.0, payload: Some(payload) }
 }

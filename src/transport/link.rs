@@ -50,11 +50,7 @@ impl Hub {
 
     /// The peer `id`, if it is a member.
     pub fn peer(&self, id: NodeId) -> Option<Arc<Peer>> {
-        self.peers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&id)
-            .cloned()
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     /// Puts the table through `change`.
@@ -65,9 +61,7 @@ impl Hub {
     /// From now on nobody is spoken with.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.change(std::mem::take)
-            .values()
-            .for_each(|peer| peer.close());
+        self.change(std::mem::take).values().for_each(|peer| peer.close());
     }
 
     /// Whether [`close`](Self::close) was called.
@@ -188,13 +182,7 @@ impl Peer {
             removed: AtomicBool::new(false),
             tasks: Mutex::default(),
         };
-        (
-            peer,
-            Inputs {
-                calls: calls_input,
-                snapshots: snapshots_input,
-            },
-        )
+        (peer, Inputs { calls: calls_input, snapshots: snapshots_input })
     }
 
     fn send(&self, cluster: u64, message: Message, size: usize) -> Result<(), Dropped> {
@@ -236,11 +224,7 @@ impl Peer {
         if votes.len() == VOTES_OWED_MAX {
             votes.remove(0);
         }
-        votes.push(VoteOwed {
-            term,
-            pre_vote,
-            answer,
-        });
+        votes.push(VoteOwed { term, pre_vote, answer });
         receiver
     }
 
@@ -256,11 +240,7 @@ impl Peer {
             .position(|owed| same_kind(owed) && owed.term == term)
             .or_else(|| votes.iter().position(same_kind))
             .ok_or(Dropped::Closed)?;
-        votes
-            .remove(at)
-            .answer
-            .send(reply)
-            .map_err(|_| Dropped::Closed)
+        votes.remove(at).answer.send(reply).map_err(|_| Dropped::Closed)
     }
 
     /// A control connection opened, in either direction.
@@ -306,10 +286,7 @@ impl Peer {
 
     /// Keeps what ends the lanes.
     pub fn keep_tasks(&self, tasks: impl IntoIterator<Item = AbortHandle>) {
-        self.tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(tasks);
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
     }
 
     /// Ends its lanes and its streams, for good.
@@ -324,10 +301,7 @@ impl Peer {
         self.beat_replies.close_any();
         self.append_replies.close_any();
         self.forward_replies.close_any();
-        self.votes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.votes.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

@@ -183,20 +183,14 @@ impl Config {
         Self {
             cluster,
             me,
-            control: Bounds {
-                frames_max: 256,
-                bytes_max: 1 << 20,
-            },
-            bulk: Bounds {
-                frames_max: 4096,
-                bytes_max: 32 << 20,
-            },
+            control: Bounds { frames_max: 256, bytes_max: 1 << 20 },
+            bulk: Bounds { frames_max: 4096, bytes_max: 32 << 20 },
             frame_bytes_max: 16 << 20,
             redial_min: Duration::from_millis(10),
             redial_max: Duration::from_millis(500),
             dial_timeout: Duration::from_secs(1),
             keepalive_interval: Duration::from_secs(1),
-            keepalive_timeout: Duration::from_secs(1),
+            keepalive_timeout: Duration::from_secs(2),
             vote_timeout: Duration::from_secs(1),
             snapshot_chunk_bytes: 256 << 10,
             snapshot_bytes_per_second: None,
@@ -266,10 +260,7 @@ pub fn start<I: Inbox, S: Snapshots>(
             peer
         }
     };
-    let transport = Transport {
-        hub,
-        start_peer: Arc::new(start_peer),
-    };
+    let transport = Transport { hub, start_peer: Arc::new(start_peer) };
     transport.update_peers(peers);
     (transport, server)
 }
@@ -308,9 +299,7 @@ impl Transport {
                 stays
             });
             for (id, addr) in wanted {
-                table
-                    .entry(id)
-                    .or_insert_with(|| (self.start_peer)(id, addr));
+                table.entry(id).or_insert_with(|| (self.start_peer)(id, addr));
             }
         });
     }
@@ -331,10 +320,11 @@ impl Transport {
     }
 }
 
-/// The settings of the peer port: every limit that the library leaves open is set.
+/// The settings of the peer port: every limit that the library leaves open is set. What it
+/// cannot set is `TCP_NODELAY` on connections from a listener that it is given: whoever makes
+/// the listener must, or each reply waits up to 40 ms for an acknowledgement.
 pub fn server_builder(config: &Config) -> Server {
     Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(HTTP2_FRAME_BYTES)

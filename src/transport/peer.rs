@@ -44,20 +44,13 @@ pub fn lanes<I: Inbox, S: Snapshots>(
         hub: Arc::clone(hub),
         peer: Arc::clone(peer),
         inbox: inbox.clone(),
-        gate: Gate {
-            cluster: hub.config.cluster,
-            me: hub.config.me,
-            peer: peer.id,
-        },
+        gate: Gate { cluster: hub.config.cluster, me: hub.config.me, peer: peer.id },
     };
     let (control, bulk) = (session(), session());
     let (hub, peer, inbox) = (Arc::clone(hub), Arc::clone(peer), inbox.clone());
     let snapshot = snapshot::lane(hub, peer, inbox, snapshots.clone(), inputs.snapshots);
     [
-        (
-            "control",
-            Box::pin(async move { control.control(inputs.calls).await }),
-        ),
+        ("control", Box::pin(async move { control.control(inputs.calls).await })),
         ("bulk", Box::pin(async move { bulk.bulk().await })),
         ("snapshot", Box::pin(snapshot)),
     ]
@@ -137,10 +130,7 @@ impl<I: Inbox> Sessions<I> {
                 };
                 self.peer.set_connected(false);
                 warn!(peer = %self.peer.id, why, "peer connection broke");
-                End::Broke {
-                    why,
-                    lived: began.elapsed(),
-                }
+                End::Broke { why, lived: began.elapsed() }
             }
             Err(why) => End::NotReached(why),
         };
@@ -158,9 +148,7 @@ impl<I: Inbox> Sessions<I> {
         let route = self.hub.route(peer.id);
         let hello = frame::append_hello(route, Lane::Control);
         let beats = peer.beats.open_with(config.control, hello);
-        let forwards = peer
-            .forwards
-            .open_with(config.bulk, frame::forward_hello(route));
+        let forwards = peer.forwards.open_with(config.bulk, frame::forward_hello(route));
         let streams =
             async { tokio::try_join!(client.append_entries(beats), second.forward(forwards)) };
         let (beat_replies, forward_replies) = greeted(config.dial_timeout, streams).await?;
@@ -204,16 +192,9 @@ impl<I: Inbox> Sessions<I> {
     ) -> Infallible {
         let patience = self.hub.config.vote_timeout;
         let mut under_way: Vec<CallUnderWay> = Vec::new();
-        let fresh = waiting
-            .take()
-            .filter(|(since, _)| since.elapsed() < patience);
+        let fresh = waiting.take().filter(|(since, _)| since.elapsed() < patience);
         if let Some((_, call)) = fresh {
-            under_way.push(Box::pin(make_call(
-                client.clone(),
-                self.gate,
-                call,
-                patience,
-            )));
+            under_way.push(Box::pin(make_call(client.clone(), self.gate, call, patience)));
         }
         loop {
             tokio::select! {
@@ -242,15 +223,10 @@ impl<I: Inbox> Sessions<I> {
             let end = match self.open_bulk().await {
                 Ok(replies) => {
                     let (began, epoch) = (Instant::now(), self.peer.epoch.load(Ordering::Relaxed));
-                    let why = self
-                        .read(replies, |gate, frame| gate.append_reply(&frame))
-                        .await;
+                    let why = self.read(replies, |gate, frame| gate.append_reply(&frame)).await;
                     let given = self.peer.appends.close_any();
                     self.suspect(epoch, given > 1).await;
-                    End::Broke {
-                        why,
-                        lived: began.elapsed(),
-                    }
+                    End::Broke { why, lived: began.elapsed() }
                 }
                 Err(why) => {
                     self.peer.appends.close_any();
@@ -353,13 +329,13 @@ async fn first_done(calls: &mut Vec<CallUnderWay>) -> Option<Message> {
     .await
 }
 
-/// A status in one line, with the cause underneath if there is one.
+/// A status in one line, with the causes that its message does not name.
 pub fn explain(status: &Status) -> String {
-    let mut text = format!("{:?}: {}", status.code(), status.message());
-    if let Some(source) = std::error::Error::source(status) {
-        text = format!("{text}: {}", dial::describe(source));
+    let (code, message) = (status.code(), status.message());
+    match std::error::Error::source(status) {
+        None => format!("{code:?}: {message}"),
+        Some(source) => format!("{code:?}: {message}: {}", dial::describe(source)),
     }
-    text
 }
 
 /// The waits between the sessions of one lane, and what is logged about them.
@@ -374,13 +350,7 @@ struct Pauses<'a> {
 
 impl<'a> Pauses<'a> {
     fn new(hub: &'a Hub, peer: &'a Peer, lane: Lane) -> Self {
-        Self {
-            hub,
-            peer,
-            lane,
-            backoff: Backoff::new(&hub.config),
-            said: None,
-        }
+        Self { hub, peer, lane, backoff: Backoff::new(&hub.config), said: None }
     }
 
     async fn pause(&mut self, end: End) {

@@ -52,10 +52,7 @@ struct Queue<T> {
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        Self(Mutex::new(Open {
-            generation: 0,
-            queue: None,
-        }))
+        Self(Mutex::new(Open { generation: 0, queue: None }))
     }
 }
 
@@ -72,20 +69,13 @@ impl<T> Slot<T> {
             bytes_max: bounds.bytes_max,
             given: 0,
         });
-        (
-            open.generation,
-            Frames {
-                receiver,
-                waiting_bytes,
-            },
-        )
+        (open.generation, Frames { receiver, waiting_bytes })
     }
 
     /// Like [`open`](Self::open), with a frame that goes before all others.
     pub fn open_with(&self, bounds: Bounds, first: T) -> Frames<T> {
         let (_, frames) = self.open(bounds);
-        self.push(first, 0)
-            .expect("a queue that was just opened has room");
+        self.push(first, 0).expect("a queue that was just opened has room");
         frames
     }
 
@@ -121,16 +111,13 @@ impl<T> Slot<T> {
         }
         // Counted first: the stream may take the frame, and subtract, before this returns.
         queue.waiting_bytes.fetch_add(size_bytes, Ordering::Relaxed);
-        queue
-            .frames
-            .try_send((frame, size_bytes))
-            .map_err(|error| {
-                queue.waiting_bytes.fetch_sub(size_bytes, Ordering::Relaxed);
-                match error {
-                    mpsc::error::TrySendError::Full(_) => Dropped::Full,
-                    mpsc::error::TrySendError::Closed(_) => Dropped::Closed,
-                }
-            })?;
+        queue.frames.try_send((frame, size_bytes)).map_err(|error| {
+            queue.waiting_bytes.fetch_sub(size_bytes, Ordering::Relaxed);
+            match error {
+                mpsc::error::TrySendError::Full(_) => Dropped::Full,
+                mpsc::error::TrySendError::Closed(_) => Dropped::Closed,
+            }
+        })?;
         queue.given += 1;
         Ok(())
     }
@@ -164,10 +151,7 @@ mod tests {
     use super::*;
     use tokio_stream::StreamExt;
 
-    const BOUNDS: Bounds = Bounds {
-        frames_max: 4,
-        bytes_max: 100,
-    };
+    const BOUNDS: Bounds = Bounds { frames_max: 4, bytes_max: 100 };
 
     #[tokio::test]
     async fn a_queue_is_bounded_in_frames_and_in_bytes_and_has_room_again() {
@@ -183,11 +167,7 @@ mod tests {
         for expected in [1, 2, 3, 6] {
             assert_eq!(frames.next().await, Some(expected));
         }
-        assert_eq!(
-            slot.push(7, 1000),
-            Ok(()),
-            "a frame larger than the bound passes alone"
-        );
+        assert_eq!(slot.push(7, 1000), Ok(()), "a frame larger than the bound passes alone");
     }
 
     #[tokio::test]

@@ -34,11 +34,7 @@ pub struct Service<I, S> {
 
 impl<I: Inbox, S: Snapshots> Service<I, S> {
     pub(super) fn new(hub: Arc<Hub>, inbox: I, snapshots: S) -> Self {
-        Self {
-            hub,
-            inbox,
-            snapshots,
-        }
+        Self { hub, inbox, snapshots }
     }
 
     /// The member that a first frame comes from.
@@ -46,15 +42,8 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
         if self.hub.is_closed() {
             return Err(Status::unavailable("stopping"));
         }
-        let peer = self
-            .hub
-            .member(route)
-            .map_err(|error| refused(&self.hub, error))?;
-        let gate = Gate {
-            cluster: self.hub.config.cluster,
-            me: self.hub.config.me,
-            peer: peer.id,
-        };
+        let peer = self.hub.member(route).map_err(|error| refused(&self.hub, error))?;
+        let gate = Gate { cluster: self.hub.config.cluster, me: self.hub.config.me, peer: peer.id };
         Ok((peer, gate))
     }
 
@@ -79,11 +68,7 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
             gate,
         };
         let reading: Reading = Box::pin(reader.read(inbound, check));
-        Response::new(Replies {
-            reading: Some(reading),
-            frames,
-            _guard: guard,
-        })
+        Response::new(Replies { reading: Some(reading), frames, _guard: guard })
     }
 }
 
@@ -98,9 +83,7 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
     ) -> Result<Response<wire::VoteReply>, Status> {
         let frame = request.into_inner();
         let (peer, gate) = self.caller(frame.route.as_ref())?;
-        let message = gate
-            .vote_request(&frame)
-            .map_err(|error| refused(&self.hub, error))?;
+        let message = gate.vote_request(&frame).map_err(|error| refused(&self.hub, error))?;
         let reply = peer.owe_vote(message.term, frame.pre_vote);
         self.deliver(message).await;
         match tokio::time::timeout(self.hub.config.vote_timeout, reply).await {
@@ -121,14 +104,7 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
             Lane::Control => self.open_control(&peer),
             Lane::Bulk => {
                 let (generation, frames) = peer.append_replies.open(self.hub.config.bulk);
-                (
-                    frames,
-                    Guard {
-                        peer,
-                        stream: Inbound::Appends,
-                        generation,
-                    },
-                )
+                (frames, Guard { peer, stream: Inbound::Appends, generation })
             }
         };
         Ok(self.replies(inbound, Gate::append_request, gate, frames, guard))
@@ -141,11 +117,7 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         let mut inbound = request.into_inner();
         let header = first(&mut inbound).await?;
         let (peer, gate) = self.caller(header.route.as_ref())?;
-        let incoming = snapshot::Incoming {
-            hub: &self.hub,
-            peer: &peer,
-            gate,
-        };
+        let incoming = snapshot::Incoming { hub: &self.hub, peer: &peer, gate };
         let received = incoming.receive(&self.snapshots, header, inbound).await;
         let message = received.inspect_err(|status| {
             warn!(from = %peer.id, why = status.message(), "snapshot not received");
@@ -160,9 +132,7 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
     ) -> Result<Response<wire::TimeoutNowReply>, Status> {
         let frame = request.into_inner();
         let (_, gate) = self.caller(frame.route.as_ref())?;
-        let message = gate
-            .timeout_now(&frame)
-            .map_err(|error| refused(&self.hub, error))?;
+        let message = gate.timeout_now(&frame).map_err(|error| refused(&self.hub, error))?;
         self.deliver(message).await;
         Ok(Response::new(wire::TimeoutNowReply {}))
     }
@@ -176,11 +146,7 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         let (peer, gate) = self.caller(hello.route.as_ref())?;
         codec::forward_lane(&hello).map_err(|error| refused(&self.hub, error))?;
         let (generation, frames) = peer.forward_replies.open(self.hub.config.bulk);
-        let guard = Guard {
-            peer,
-            stream: Inbound::Forwards,
-            generation,
-        };
+        let guard = Guard { peer, stream: Inbound::Forwards, generation };
         Ok(self.replies(inbound, Gate::forward_request, gate, frames, guard))
     }
 }
@@ -199,14 +165,7 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
             peer.redial(Lane::Bulk).notify_one();
         }
         info!(peer = %peer.id, "peer connected to us");
-        (
-            frames,
-            Guard {
-                peer: Arc::clone(peer),
-                stream: Inbound::Beats,
-                generation,
-            },
-        )
+        (frames, Guard { peer: Arc::clone(peer), stream: Inbound::Beats, generation })
     }
 }
 
@@ -240,10 +199,7 @@ impl<I: Inbox> Reader<I> {
     ) -> Result<(), Status> {
         while let Some(frame) = inbound.message().await? {
             if self.peer.is_removed() {
-                let gone = codec::Error::NotMember {
-                    from: self.peer.id,
-                    me: self.gate.me,
-                };
+                let gone = codec::Error::NotMember { from: self.peer.id, me: self.gate.me };
                 return Err(refused(&self.hub, gone));
             }
             let message = check(&self.gate, frame).map_err(|error| refused(&self.hub, error))?;
@@ -276,9 +232,7 @@ impl<T> Stream for Replies<T> {
             self.reading = None;
             return Poll::Ready(ended.err().map(Err));
         }
-        Pin::new(&mut self.frames)
-            .poll_next(cx)
-            .map(|frame| frame.map(Ok))
+        Pin::new(&mut self.frames).poll_next(cx).map(|frame| frame.map(Ok))
     }
 }
 

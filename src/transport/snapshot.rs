@@ -37,10 +37,7 @@ pub async fn lane<I: Inbox, S: Snapshots>(
     snapshots: S,
     mut requests: mpsc::Receiver<Term>,
 ) {
-    let outgoing = Outgoing {
-        hub: &hub,
-        peer: &peer,
-    };
+    let outgoing = Outgoing { hub: &hub, peer: &peer };
     while let Some(term) = requests.recv().await {
         let began = Instant::now();
         let (upto, sent) = outgoing.send(&snapshots, term).await;
@@ -55,13 +52,7 @@ pub async fn lane<I: Inbox, S: Snapshots>(
                 warn!(%to, last = %upto, took_ms, why, "snapshot not sent");
             }
         }
-        inbox
-            .deliver(Delivery::SnapshotSent {
-                to,
-                upto,
-                ok: sent.is_ok(),
-            })
-            .await;
+        inbox.deliver(Delivery::SnapshotSent { to, upto, ok: sent.is_ok() }).await;
     }
 }
 
@@ -91,11 +82,7 @@ impl Outgoing<'_> {
         let config = &self.hub.config;
         let mut client = dial::connect(config, &self.peer.addr).await?;
         let (frames, receiver) = mpsc::channel(PIECES_WAITING_MAX);
-        let feed = Feed {
-            config,
-            route: self.hub.route(self.peer.id),
-            frames,
-        };
+        let feed = Feed { config, route: self.hub.route(self.peer.id), frames };
         let feeding = feed.run(header, source);
         let answer = client.install_snapshot(ReceiverStream::new(receiver));
         tokio::pin!(feeding, answer);
@@ -136,23 +123,18 @@ impl Feed<'_> {
                 break;
             };
             let (crc, size) = (crc32fast::hash(&data), data.len() as u64);
-            self.push(Body::Chunk(wire::SnapshotChunk { offset, crc, data }))
-                .await?;
+            self.push(Body::Chunk(wire::SnapshotChunk { offset, crc, data })).await?;
             offset += size;
             if let Some(rate) = self.config.snapshot_bytes_per_second {
                 sleep_until(began + Duration::from_secs_f64(offset as f64 / rate as f64)).await;
             }
         }
-        self.push(Body::End(wire::SnapshotEnd { bytes: offset }))
-            .await?;
+        self.push(Body::End(wire::SnapshotEnd { bytes: offset })).await?;
         Ok(offset)
     }
 
     async fn push(&self, body: Body) -> Result<(), String> {
-        let frame = wire::SnapshotFrame {
-            route: Some(self.route),
-            body: Some(body),
-        };
+        let frame = wire::SnapshotFrame { route: Some(self.route), body: Some(body) };
         match timeout(self.config.snapshot_stall_timeout, self.frames.send(frame)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err("the stream closed".to_owned()),
@@ -190,10 +172,7 @@ impl Incoming<'_> {
             .try_acquire()
             .map_err(|_| Status::resource_exhausted("another snapshot is being received"))?;
         let began = Instant::now();
-        let mut sink = snapshots
-            .receive(&meta)
-            .await
-            .map_err(|error| not_stored(&error))?;
+        let mut sink = snapshots.receive(&meta).await.map_err(|error| not_stored(&error))?;
         let bytes = self.store(&mut sink, &mut inbound).await?;
         sink.finish().await.map_err(|error| not_stored(&error))?;
         self.hub.counters.snapshots_received.add();
@@ -213,30 +192,19 @@ impl Incoming<'_> {
                 .await
                 .map_err(|_| Status::deadline_exceeded("the sender sends nothing"))??
                 .ok_or_else(|| Status::data_loss("cut short"))?;
-            self.gate
-                .admit(frame.route.as_ref())
-                .map_err(|error| self.refuse(error))?;
-            match frame
-                .body
-                .ok_or_else(|| self.refuse(Error::Missing("body")))?
-            {
+            self.gate.admit(frame.route.as_ref()).map_err(|error| self.refuse(error))?;
+            match frame.body.ok_or_else(|| self.refuse(Error::Missing("body")))? {
                 Body::Chunk(chunk) => {
                     if chunk.offset != stored || chunk.data.is_empty() {
                         let before = stored;
                         let found = chunk.offset;
-                        return Err(self.refuse(Error::Disorder {
-                            what: "piece",
-                            before,
-                            found,
-                        }));
+                        return Err(self.refuse(Error::Disorder { what: "piece", before, found }));
                     }
                     if crc32fast::hash(&chunk.data) != chunk.crc {
                         return Err(Status::data_loss(format!("piece at {stored} is damaged")));
                     }
                     stored += chunk.data.len() as u64;
-                    sink.write(chunk.data)
-                        .await
-                        .map_err(|error| not_stored(&error))?;
+                    sink.write(chunk.data).await.map_err(|error| not_stored(&error))?;
                 }
                 Body::End(end) if end.bytes == stored => return Ok(stored),
                 Body::End(end) => {

@@ -15,11 +15,7 @@ fn node(id: u64) -> NodeId {
 }
 
 fn gate() -> Gate {
-    Gate {
-        cluster: CLUSTER,
-        me: node(1),
-        peer: node(2),
-    }
+    Gate { cluster: CLUSTER, me: node(1), peer: node(2) }
 }
 
 fn numbers() -> impl Strategy<Value = u64> {
@@ -29,18 +25,13 @@ fn numbers() -> impl Strategy<Value = u64> {
 fn places() -> impl Strategy<Value = EntryId> {
     prop_oneof![
         Just(EntryId::default()),
-        (1..5u64, numbers()).prop_map(|(term, index)| EntryId {
-            term: Term(term),
-            index: Index(index)
-        }),
+        (1..5u64, numbers())
+            .prop_map(|(term, index)| EntryId { term: Term(term), index: Index(index) }),
     ]
 }
 
 fn requests(origin: u64) -> impl Strategy<Value = RequestId> {
-    any::<u64>().prop_map(move |sequence| RequestId {
-        origin: node(origin),
-        sequence,
-    })
+    any::<u64>().prop_map(move |sequence| RequestId { origin: node(origin), sequence })
 }
 
 fn data() -> impl Strategy<Value = Bytes> {
@@ -49,26 +40,15 @@ fn data() -> impl Strategy<Value = Bytes> {
 
 fn configs() -> impl Strategy<Value = Configuration> {
     let ids = |range: std::ops::Range<u64>, sizes| btree_set(range.prop_map(node), sizes);
-    (ids(1..50, 1..4), ids(1..100, 0..4), ids(50..100, 0..4)).prop_map(
-        |(voters, outgoing, learners)| Configuration {
-            voters,
-            outgoing,
-            learners,
-        },
-    )
+    (ids(1..50, 1..4), ids(1..100, 0..4), ids(50..100, 0..4))
+        .prop_map(|(voters, outgoing, learners)| Configuration { voters, outgoing, learners })
 }
 
 fn payloads() -> impl Strategy<Value = Payload> {
     prop_oneof![
         Just(Payload::Noop),
         (1..9u64, any::<u64>(), data()).prop_map(|(origin, sequence, data)| {
-            Payload::Command(Proposal {
-                id: RequestId {
-                    origin: node(origin),
-                    sequence,
-                },
-                data,
-            })
+            Payload::Command(Proposal { id: RequestId { origin: node(origin), sequence }, data })
         }),
         configs().prop_map(Payload::Config),
     ]
@@ -82,18 +62,11 @@ fn appends() -> impl Strategy<Value = Body> {
         let entries = items
             .into_iter()
             .map(|(step, payload)| {
-                id = EntryId {
-                    term: Term(id.term.0 + step),
-                    index: id.index.next(),
-                };
+                id = EntryId { term: Term(id.term.0 + step), index: id.index.next() };
                 Entry { id, payload }
             })
             .collect();
-        Body::Append {
-            prev,
-            entries,
-            commit: Index(commit),
-        }
+        Body::Append { prev, entries, commit: Index(commit) }
     })
 }
 
@@ -102,59 +75,32 @@ fn bodies() -> impl Strategy<Value = Body> {
         let mut sequence = 0;
         let proposals = items.into_iter().map(|(step, data)| {
             sequence += step;
-            Proposal {
-                id: RequestId {
-                    origin: node(2),
-                    sequence,
-                },
-                data,
-            }
+            Proposal { id: RequestId { origin: node(2), sequence }, data }
         });
-        Body::Propose {
-            proposals: proposals.collect(),
-        }
+        Body::Propose { proposals: proposals.collect() }
     });
-    let why = prop_oneof![
-        Just(Refusal::NotLeader),
-        Just(Refusal::Transferring),
-        Just(Refusal::Busy)
-    ];
+    let why =
+        prop_oneof![Just(Refusal::NotLeader), Just(Refusal::Transferring), Just(Refusal::Busy)];
     prop_oneof![
         (places(), any::<bool>(), any::<bool>()).prop_map(|(last, pre_vote, transfer)| {
-            Body::RequestVote {
-                last,
-                pre_vote,
-                transfer,
-            }
+            Body::RequestVote { last, pre_vote, transfer }
         }),
         any::<(bool, bool)>().prop_map(|(granted, pre_vote)| Body::Vote { granted, pre_vote }),
         appends(),
         numbers().prop_map(|last| Body::Appended { last: Index(last) }),
-        places().prop_map(|hint| Body::Rejected {
-            prev: hint.index.next(),
-            hint
-        }),
-        (numbers(), any::<u64>()).prop_map(|(commit, round)| Body::Heartbeat {
-            commit: Index(commit),
-            round
-        }),
+        places().prop_map(|hint| Body::Rejected { prev: hint.index.next(), hint }),
+        (numbers(), any::<u64>())
+            .prop_map(|(commit, round)| Body::Heartbeat { commit: Index(commit), round }),
         any::<u64>().prop_map(|round| Body::HeartbeatReply { round }),
         (numbers(), configs()).prop_map(|(index, config)| {
-            let last = EntryId {
-                term: Term(3),
-                index: Index(index),
-            };
-            Body::InstallSnapshot {
-                meta: SnapshotMeta { last, config },
-            }
+            let last = EntryId { term: Term(3), index: Index(index) };
+            Body::InstallSnapshot { meta: SnapshotMeta { last, config } }
         }),
         Just(Body::TimeoutNow),
         proposals,
         requests(2).prop_map(|id| Body::ReadIndex { id }),
-        (requests(1), numbers()).prop_map(|(id, index)| Body::ReadIndexReply {
-            id,
-            index: Index(index)
-        }),
+        (requests(1), numbers())
+            .prop_map(|(id, index)| Body::ReadIndexReply { id, index: Index(index) }),
         (vec(requests(1), 0..5), why).prop_map(|(ids, why)| Body::Refused { ids, why }),
     ]
 }
@@ -187,49 +133,19 @@ fn bytes_of(frame: &Frame) -> (Vec<u8>, Reader) {
 
 /// One per kind of frame.
 const READERS: [Reader; 8] = [
-    |bytes| {
-        wire::VoteRequest::decode(bytes)
-            .ok()
-            .map(|f| gate().vote_request(&f))
-    },
-    |bytes| {
-        wire::VoteReply::decode(bytes)
-            .ok()
-            .map(|f| gate().vote_reply(&f))
-    },
-    |bytes| {
-        wire::TimeoutNowRequest::decode(bytes)
-            .ok()
-            .map(|f| gate().timeout_now(&f))
-    },
-    |bytes| {
-        wire::AppendRequest::decode(bytes)
-            .ok()
-            .map(|f| gate().append_request(f))
-    },
-    |bytes| {
-        wire::AppendReply::decode(bytes)
-            .ok()
-            .map(|f| gate().append_reply(&f))
-    },
-    |bytes| {
-        wire::ForwardRequest::decode(bytes)
-            .ok()
-            .map(|f| gate().forward_request(f))
-    },
-    |bytes| {
-        wire::ForwardReply::decode(bytes)
-            .ok()
-            .map(|f| gate().forward_reply(f))
-    },
+    |bytes| wire::VoteRequest::decode(bytes).ok().map(|f| gate().vote_request(&f)),
+    |bytes| wire::VoteReply::decode(bytes).ok().map(|f| gate().vote_reply(&f)),
+    |bytes| wire::TimeoutNowRequest::decode(bytes).ok().map(|f| gate().timeout_now(&f)),
+    |bytes| wire::AppendRequest::decode(bytes).ok().map(|f| gate().append_request(f)),
+    |bytes| wire::AppendReply::decode(bytes).ok().map(|f| gate().append_reply(&f)),
+    |bytes| wire::ForwardRequest::decode(bytes).ok().map(|f| gate().forward_request(f)),
+    |bytes| wire::ForwardReply::decode(bytes).ok().map(|f| gate().forward_reply(f)),
     |bytes| {
         let frame = wire::SnapshotFrame::decode(bytes).ok()?;
         let Some(wire::snapshot_frame::Body::Header(header)) = frame.body else {
             return None;
         };
-        let read = gate()
-            .admit(frame.route.as_ref())
-            .and_then(|()| snapshot(&header));
+        let read = gate().admit(frame.route.as_ref()).and_then(|()| snapshot(&header));
         Some(read.map(|(term, meta)| gate().installed(term, meta)))
     },
 ];
@@ -284,10 +200,7 @@ fn append(prev: (u64, u64), entries: &[(u64, u64)]) -> wire::AppendRequest {
         payload: Some(wire::entry::Payload::Noop(wire::Noop {})),
     });
     let append = wire::Append {
-        prev: Some(wire::EntryId {
-            term: prev.0,
-            index: prev.1,
-        }),
+        prev: Some(wire::EntryId { term: prev.0, index: prev.1 }),
         commit: 0,
         entries: entries.collect(),
     };
@@ -302,38 +215,18 @@ fn append(prev: (u64, u64), entries: &[(u64, u64)]) -> wire::AppendRequest {
 fn entries_that_do_not_follow_each_other_are_refused() {
     let read = |frame| gate().append_request(frame).map(drop);
     assert_eq!(read(append((1, 3), &[(1, 4), (2, 5)])), Ok(()));
-    let gap = Error::Disorder {
-        what: "entry",
-        before: 4,
-        found: 6,
-    };
+    let gap = Error::Disorder { what: "entry", before: 4, found: 6 };
     assert_eq!(read(append((1, 3), &[(1, 4), (1, 6)])), Err(gap));
-    let falls = Error::Disorder {
-        what: "entry of term",
-        before: 2,
-        found: 1,
-    };
+    let falls = Error::Disorder { what: "entry of term", before: 2, found: 1 };
     assert_eq!(read(append((2, 3), &[(1, 4)])), Err(falls));
-    let ahead = Error::OutOfBounds {
-        what: "term of an entry",
-        value: 6,
-    };
+    let ahead = Error::OutOfBounds { what: "term of an entry", value: 6 };
     assert_eq!(read(append((1, 3), &[(6, 4)])), Err(ahead));
-    let nowhere = Error::OutOfBounds {
-        what: "prev",
-        value: 0,
-    };
+    let nowhere = Error::OutOfBounds { what: "prev", value: 0 };
     assert_eq!(read(append((1, 0), &[])), Err(nowhere));
-    let huge = Error::OutOfBounds {
-        what: "prev",
-        value: u64::MAX,
-    };
+    let huge = Error::OutOfBounds { what: "prev", value: u64::MAX };
     assert_eq!(read(append((1, u64::MAX), &[])), Err(huge));
     let many: Vec<_> = (1..=ITEMS_MAX as u64 + 1).map(|index| (1, index)).collect();
-    assert!(matches!(
-        read(append((0, 0), &many)),
-        Err(Error::TooMany { .. })
-    ));
+    assert!(matches!(read(append((0, 0), &many)), Err(Error::TooMany { .. })));
 }
 
 #[test]
@@ -344,38 +237,11 @@ fn frames_of_strangers_and_for_others_are_refused() {
         gate().append_request(frame).map(drop)
     };
     assert_eq!(read(CLUSTER, 2, 1), Ok(()));
-    assert_eq!(
-        read(7, 2, 1),
-        Err(Error::Stranger {
-            theirs: 7,
-            ours: CLUSTER
-        })
-    );
-    assert_eq!(
-        read(CLUSTER, 2, 3),
-        Err(Error::Misaddressed { to: 3, me: node(1) })
-    );
-    assert_eq!(
-        read(CLUSTER, 3, 1),
-        Err(Error::Impostor {
-            from: 3,
-            opener: node(2)
-        })
-    );
-    assert_eq!(
-        read(CLUSTER, 1, 1),
-        Err(Error::OutOfBounds {
-            what: "sender",
-            value: 1
-        })
-    );
-    assert_eq!(
-        read(CLUSTER, 0, 1),
-        Err(Error::OutOfBounds {
-            what: "sender",
-            value: 0
-        })
-    );
+    assert_eq!(read(7, 2, 1), Err(Error::Stranger { theirs: 7, ours: CLUSTER }));
+    assert_eq!(read(CLUSTER, 2, 3), Err(Error::Misaddressed { to: 3, me: node(1) }));
+    assert_eq!(read(CLUSTER, 3, 1), Err(Error::Impostor { from: 3, opener: node(2) }));
+    assert_eq!(read(CLUSTER, 1, 1), Err(Error::OutOfBounds { what: "sender", value: 1 }));
+    assert_eq!(read(CLUSTER, 0, 1), Err(Error::OutOfBounds { what: "sender", value: 0 }));
     let mut frame = append((0, 0), &[]);
     frame.route = None;
     assert_eq!(gate().append_request(frame), Err(Error::Missing("route")));
@@ -388,9 +254,7 @@ fn requests_are_passed_on_only_by_the_member_they_came_in_at() {
             id: Some(wire::RequestId { origin, sequence }),
             data: Bytes::new(),
         });
-        let propose = wire::Propose {
-            proposals: proposals.collect(),
-        };
+        let propose = wire::Propose { proposals: proposals.collect() };
         let frame = wire::ForwardRequest {
             route: Some(frame::route(CLUSTER, node(2), node(1))),
             term: 5,
@@ -399,18 +263,8 @@ fn requests_are_passed_on_only_by_the_member_they_came_in_at() {
         gate().forward_request(frame).map(drop)
     };
     assert_eq!(read(&[(2, 7), (2, 9)]), Ok(()));
-    assert_eq!(
-        read(&[(3, 7)]),
-        Err(Error::OutOfBounds {
-            what: "origin",
-            value: 3
-        })
-    );
-    let twice = Error::Disorder {
-        what: "proposal",
-        before: 7,
-        found: 7,
-    };
+    assert_eq!(read(&[(3, 7)]), Err(Error::OutOfBounds { what: "origin", value: 3 }));
+    let twice = Error::Disorder { what: "proposal", before: 7, found: 7 };
     assert_eq!(read(&[(2, 7), (2, 7)]), Err(twice));
     assert_eq!(read(&[]), Err(Error::Missing("proposal")));
 }
@@ -431,17 +285,8 @@ fn configurations_without_voters_or_with_double_roles_are_refused() {
     };
     assert_eq!(read(&[1, 2], &[3]), Ok(()));
     assert_eq!(read(&[], &[3]), Err(Error::Missing("voter")));
-    assert_eq!(
-        read(&[0], &[]),
-        Err(Error::OutOfBounds {
-            what: "voters",
-            value: 0
-        })
-    );
-    let both = Error::OutOfBounds {
-        what: "voter and learner",
-        value: 2,
-    };
+    assert_eq!(read(&[0], &[]), Err(Error::OutOfBounds { what: "voters", value: 0 }));
+    let both = Error::OutOfBounds { what: "voter and learner", value: 2 };
     assert_eq!(read(&[1, 2], &[2]), Err(both));
     let crowd: Vec<u64> = (1..=MEMBERS_MAX as u64 + 1).collect();
     assert!(matches!(read(&crowd, &[]), Err(Error::TooMany { .. })));
