@@ -64,10 +64,7 @@ impl Containers {
 
     /// All ids but `id`.
     pub fn others(&self, id: u64) -> Vec<u64> {
-        self.ids()
-            .into_iter()
-            .filter(|other| *other != id)
-            .collect()
+        self.ids().into_iter().filter(|other| *other != id).collect()
     }
 
     /// New connections to a member, as from the host.
@@ -136,10 +133,8 @@ impl Containers {
                 "paused" => self.docker("unpause", id),
                 _ => self.docker("start", id),
             }
-            let networks = self.inspect(
-                id,
-                "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}",
-            );
+            let networks = self
+                .inspect(id, "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}");
             if !networks.contains(PEERS) {
                 self.mend(id);
             }
@@ -151,30 +146,18 @@ impl Containers {
     /// Waits until these members agree that one of them leads.
     pub async fn led(&self, ids: &[u64]) -> Lead {
         let clients: Vec<Client> = ids.iter().map(|id| self.client(*id)).collect();
-        eventually(&format!("{ids:?} to agree on a leader"), async || {
-            agreed(&clients).await
-        })
-        .await
+        eventually(&format!("{ids:?} to agree on a leader"), async || agreed(&clients).await).await
     }
 
     /// Waits until a member has applied what another one has in its log by now.
     pub async fn caught_up(&self, id: u64, with: u64) {
-        let goal = self
-            .client(with)
-            .status()
-            .await
-            .expect("a healthy member")
-            .raft_index;
+        let goal = self.client(with).status().await.expect("a healthy member").raft_index;
         let client = self.client(id);
         let what = format!("member {id} to apply up to {goal}");
         within(Duration::from_secs(10), &what, async || {
             let status = client.status().await.map_err(|error| error.to_string())?;
             let applied = status.raft_applied_index;
-            if applied >= goal {
-                Ok(())
-            } else {
-                Err(format!("applied {applied}"))
-            }
+            if applied >= goal { Ok(()) } else { Err(format!("applied {applied}")) }
         })
         .await;
     }
@@ -183,14 +166,8 @@ impl Containers {
 async fn agreed(clients: &[Client]) -> Result<Lead, String> {
     let mut leads = Vec::new();
     for client in clients {
-        let status = client
-            .status()
-            .await
-            .map_err(|error| format!("{}: {error}", client.id))?;
-        leads.push(Lead {
-            id: status.leader,
-            term: status.raft_term,
-        });
+        let status = client.status().await.map_err(|error| format!("{}: {error}", client.id))?;
+        leads.push(Lead { id: status.leader, term: status.raft_term });
     }
     let first = leads[0];
     let is_one_of_them = clients.iter().any(|client| client.id == first.id);

@@ -19,11 +19,7 @@ pub fn docker(words: &[&str]) -> Result<String, String> {
 
 /// The compose tool with these words, for this project and the users' own file.
 pub fn compose(words: &[&str]) -> Result<String, String> {
-    let limit = if words.contains(&"build") {
-        BUILD_LIMIT
-    } else {
-        LIMIT
-    };
+    let limit = if words.contains(&"build") { BUILD_LIMIT } else { LIMIT };
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docker-compose.yml");
     let tool = compose_tool().ok_or("no compose tool")?;
     run(&[tool, &["-f", file, "-p", PROJECT], words].concat(), limit)
@@ -48,9 +44,7 @@ pub fn obstacle() -> Option<String> {
         let label = "{{index .Config.Labels \"com.docker.compose.project\"}}";
         match docker(&["container", "inspect", "--format", label, name]) {
             Ok(project) if project != PROJECT => {
-                return Some(format!(
-                    "the container {name} of project {project:?} is in the way"
-                ));
+                return Some(format!("the container {name} of project {project:?} is in the way"));
             }
             Ok(_) | Err(_) => {}
         }
@@ -63,9 +57,7 @@ pub fn obstacle() -> Option<String> {
 
 /// The image that is to be tested as it is.
 pub fn built_before() -> Option<String> {
-    std::env::var("NODE_IMAGE")
-        .ok()
-        .filter(|image| !image.is_empty())
+    std::env::var("NODE_IMAGE").ok().filter(|image| !image.is_empty())
 }
 
 fn base_image_obstacle() -> Option<String> {
@@ -79,19 +71,14 @@ fn base_image_obstacle() -> Option<String> {
     }
     let pulled = run(&["docker", "pull", "--quiet", image], PULL_LIMIT);
     let error = pulled.err()?;
-    Some(format!(
-        "{image} is not here and cannot be pulled; .ci/standin-images helps ({error})"
-    ))
+    Some(format!("{image} is not here and cannot be pulled; .ci/standin-images helps ({error})"))
 }
 
 fn run(words: &[&str], limit: Duration) -> Result<String, String> {
     let command = words.join(" ");
     let broken = |error: std::io::Error| format!("`{command}`: {error}");
     // Files, since nobody reads a pipe while the command is waited for.
-    let (out, err) = (
-        tempfile::NamedTempFile::new(),
-        tempfile::NamedTempFile::new(),
-    );
+    let (out, err) = (tempfile::NamedTempFile::new(), tempfile::NamedTempFile::new());
     let (out, err) = (out.map_err(broken)?, err.map_err(broken)?);
     let mut child = Command::new(words[0])
         .args(&words[1..])
@@ -114,7 +101,9 @@ fn run(words: &[&str], limit: Duration) -> Result<String, String> {
     let said = |file: &Path| std::fs::read_to_string(file).map_err(broken);
     let (out, err) = (said(out.path())?, said(err.path())?);
     if status.success() {
-        return Ok(out.trim().to_owned());
+        // A member logs to its standard error, which `docker logs` keeps apart.
+        let said = if words.get(1) == Some(&"logs") { &err } else { &out };
+        return Ok(said.trim().to_owned());
     }
     let told: Vec<&str> = out.lines().chain(err.lines()).collect();
     let last = told[told.len().saturating_sub(30)..].join("\n");

@@ -82,10 +82,7 @@ impl Fault {
         let lead = containers.led(&others).await;
         traffic.acknowledged(100).await;
         for id in &others {
-            let truth = Truth {
-                ready: true,
-                leads: *id == lead.id,
-            };
+            let truth = Truth { ready: true, leads: *id == lead.id };
             health::tells(containers, *id, truth).await;
         }
         let state = containers.inspect(victim, "{{.State.Status}} {{.State.ExitCode}}");
@@ -95,25 +92,15 @@ impl Fault {
         } else {
             health::is_silent(containers, victim).await;
         }
-        assert_eq!(
-            containers.led(&others).await,
-            lead,
-            "the lead is stable without the member"
-        );
+        assert_eq!(containers.led(&others).await, lead, "the lead is stable without the member");
         (self.undo)(containers, victim);
         containers.docker_says(&containers.ids(), "healthy").await;
         containers.caught_up(victim, lead.id).await;
         traffic.acknowledged(100).await;
         let after = containers.led(&containers.ids()).await;
-        assert_eq!(
-            after, lead,
-            "the return of member {victim} caused an election"
-        );
+        assert_eq!(after, lead, "the return of member {victim} caused an election");
         for id in containers.ids() {
-            let truth = Truth {
-                ready: true,
-                leads: id == lead.id,
-            };
+            let truth = Truth { ready: true, leads: id == lead.id };
             health::tells(containers, id, truth).await;
         }
         traffic.judge(containers).await;
@@ -124,46 +111,19 @@ impl Fault {
 /// A member without its peers is alive, says that it is not ready and does not lead, reads its own
 /// data, and refuses everything that needs a majority, soon and with etcd's error.
 async fn is_cut_off(containers: &Containers, id: u64) {
-    health::tells(
-        containers,
-        id,
-        Truth {
-            ready: false,
-            leads: false,
-        },
-    )
-    .await;
+    health::tells(containers, id, Truth { ready: false, leads: false }).await;
     let client = containers.client(id);
     let start = Instant::now();
-    let write = client
-        .put("any", "value")
-        .await
-        .expect_err("a write without majority");
+    let write = client.put("any", "value").await.expect_err("a write without majority");
     assert_eq!(write.code(), Code::Unavailable, "{write}");
-    let read = client
-        .get("any")
-        .await
-        .expect_err("a linearizable read without majority");
+    let read = client.get("any").await.expect_err("a linearizable read without majority");
     assert_eq!(read.code(), Code::Unavailable, "{read}");
     let took = start.elapsed();
-    assert!(
-        took < 2 * REFUSAL_MAX,
-        "the refusals took {took:?}: {write}, {read}"
-    );
-    client
-        .get_local("any")
-        .await
-        .expect("its own data can be read");
-    let beat = client
-        .timely(client.registration().send_heart_beat(Signal { flag: true }))
-        .await;
-    assert!(
-        !beat.expect("an answer").flag,
-        "member {id} is in touch with no leader"
-    );
-    let nodes = client
-        .timely(client.registration().get_nodes(Empty {}))
-        .await;
+    assert!(took < 2 * REFUSAL_MAX, "the refusals took {took:?}: {write}, {read}");
+    client.get_local("any").await.expect("its own data can be read");
+    let beat = client.timely(client.registration().send_heart_beat(Signal { flag: true })).await;
+    assert!(!beat.expect("an answer").flag, "member {id} is in touch with no leader");
+    let nodes = client.timely(client.registration().get_nodes(Empty {})).await;
     assert_eq!(nodes.expect("an answer").nodes.len(), 3);
 }
 
@@ -179,10 +139,7 @@ pub async fn kill_all(containers: &Containers) {
         containers.docker("start", id);
     }
     let new = containers.settled().await;
-    assert!(
-        new.term > lead.term,
-        "terms survive: {lead:?}, then {new:?}"
-    );
+    assert!(new.term > lead.term, "terms survive: {lead:?}, then {new:?}");
     traffic.acknowledged(100).await;
     traffic.judge(containers).await;
 }

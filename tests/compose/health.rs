@@ -26,32 +26,16 @@ const SOON: Duration = Duration::from_secs(10);
 pub async fn all_probes_agree(containers: &Containers) {
     let lead = containers.settled().await;
     for id in containers.ids() {
-        tells(
-            containers,
-            id,
-            Truth {
-                ready: true,
-                leads: id == lead.id,
-            },
-        )
-        .await;
+        tells(containers, id, Truth { ready: true, leads: id == lead.id }).await;
     }
 }
 
 /// Waits until every probe of a running member tells the truth, and nothing else.
 pub async fn tells(containers: &Containers, id: u64, truth: Truth) {
-    within(
-        SOON,
-        &format!("member {id} to tell that {truth:?}"),
-        async || {
-            let lies = lies(containers, id, truth).await;
-            if lies.is_empty() {
-                Ok(())
-            } else {
-                Err(lies.join(", "))
-            }
-        },
-    )
+    within(SOON, &format!("member {id} to tell that {truth:?}"), async || {
+        let lies = lies(containers, id, truth).await;
+        if lies.is_empty() { Ok(()) } else { Err(lies.join(", ")) }
+    })
     .await;
 }
 
@@ -69,32 +53,16 @@ async fn lies(containers: &Containers, id: u64, truth: Truth) -> Vec<String> {
             hold(format!("{service:?} on the {port} port"), serves, wanted);
         }
         let exec = docker(&["exec", &name(id), "/raft-node", "health", service]);
-        hold(
-            format!("`raft-node health {service}`"),
-            exec.is_ok(),
-            wanted,
-        );
+        hold(format!("`raft-node health {service}`"), exec.is_ok(), wanted);
     }
     let kv = serves(client.health(), "etcdserverpb.KV").await;
     hold("etcdserverpb.KV".to_owned(), kv, truth.ready);
     let registration = serves(client.peer_health(), "proto.NodeRegistration").await;
-    hold(
-        "proto.NodeRegistration".to_owned(),
-        registration,
-        truth.ready,
-    );
+    hold("proto.NodeRegistration".to_owned(), registration, truth.ready);
     let addr = containers.client_addr(id);
-    for (path, wanted) in [
-        ("/livez", true),
-        ("/readyz", truth.ready),
-        ("/health", truth.ready),
-    ] {
+    for (path, wanted) in [("/livez", true), ("/readyz", truth.ready), ("/health", truth.ready)] {
         let answer = http::request(&addr, "GET", path).await;
-        hold(
-            format!("GET {path}"),
-            answer.is_ok_and(|answer| answer.status == 200),
-            wanted,
-        );
+        hold(format!("GET {path}"), answer.is_ok_and(|answer| answer.status == 200), wanted);
     }
     let docker_says = containers.docker_health(id) == "healthy";
     hold("docker".to_owned(), docker_says, truth.ready);
@@ -102,9 +70,7 @@ async fn lies(containers: &Containers, id: u64, truth: Truth) -> Vec<String> {
 }
 
 async fn serves(mut health: HealthClient<Channel>, service: &str) -> bool {
-    let request = HealthCheckRequest {
-        service: service.to_owned(),
-    };
+    let request = HealthCheckRequest { service: service.to_owned() };
     let check = tokio::time::timeout(Duration::from_secs(2), health.check(request)).await;
     check.is_ok_and(|answer| {
         answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
@@ -113,16 +79,8 @@ async fn serves(mut health: HealthClient<Channel>, service: &str) -> bool {
 
 /// A member that is down or frozen answers nobody.
 pub async fn is_silent(containers: &Containers, id: u64) {
-    let client = containers
-        .client(id)
-        .with_deadline(Duration::from_millis(500));
+    let client = containers.client(id).with_deadline(Duration::from_millis(500));
     assert!(!client.serves("").await, "member {id} calls itself alive");
-    assert!(
-        client.get("any").await.is_err(),
-        "member {id} answers a read"
-    );
-    assert!(
-        client.put("any", "value").await.is_err(),
-        "member {id} answers a write"
-    );
+    assert!(client.get("any").await.is_err(), "member {id} answers a read");
+    assert!(client.put("any", "value").await.is_err(), "member {id} answers a write");
 }

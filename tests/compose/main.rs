@@ -34,42 +34,18 @@ use cluster::Containers;
 type Story = for<'a> fn(&'a Containers) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 const STORIES: [(&str, Story); 13] = [
-    ("all_are_healthy_and_one_leads_within_5_s", |c| {
-        Box::pin(start::within_five_seconds(c))
-    }),
-    ("a_container_can_do_no_more_than_it_must", |c| {
-        Box::pin(start::confined(c))
-    }),
-    ("node_proto_is_answered_truly_by_every_member", |c| {
-        Box::pin(start::node_registration(c))
-    }),
-    ("every_probe_agrees_about_every_member", |c| {
-        Box::pin(health::all_probes_agree(c))
-    }),
-    ("stop_of_the_leader", |c| {
-        Box::pin(faults::STOP.of_the_leader(c))
-    }),
-    ("stop_of_a_follower", |c| {
-        Box::pin(faults::STOP.of_a_follower(c))
-    }),
-    ("kill_of_the_leader", |c| {
-        Box::pin(faults::KILL.of_the_leader(c))
-    }),
-    ("kill_of_a_follower", |c| {
-        Box::pin(faults::KILL.of_a_follower(c))
-    }),
-    ("pause_of_the_leader", |c| {
-        Box::pin(faults::PAUSE.of_the_leader(c))
-    }),
-    ("pause_of_a_follower", |c| {
-        Box::pin(faults::PAUSE.of_a_follower(c))
-    }),
-    ("cut_of_the_leader_from_its_peers", |c| {
-        Box::pin(faults::CUT.of_the_leader(c))
-    }),
-    ("cut_of_a_follower_from_its_peers", |c| {
-        Box::pin(faults::CUT.of_a_follower(c))
-    }),
+    ("all_are_healthy_and_one_leads_within_5_s", |c| Box::pin(start::within_five_seconds(c))),
+    ("a_container_can_do_no_more_than_it_must", |c| Box::pin(start::confined(c))),
+    ("node_proto_is_answered_truly_by_every_member", |c| Box::pin(start::node_registration(c))),
+    ("every_probe_agrees_about_every_member", |c| Box::pin(health::all_probes_agree(c))),
+    ("stop_of_the_leader", |c| Box::pin(faults::STOP.of_the_leader(c))),
+    ("stop_of_a_follower", |c| Box::pin(faults::STOP.of_a_follower(c))),
+    ("kill_of_the_leader", |c| Box::pin(faults::KILL.of_the_leader(c))),
+    ("kill_of_a_follower", |c| Box::pin(faults::KILL.of_a_follower(c))),
+    ("pause_of_the_leader", |c| Box::pin(faults::PAUSE.of_the_leader(c))),
+    ("pause_of_a_follower", |c| Box::pin(faults::PAUSE.of_a_follower(c))),
+    ("cut_of_the_leader_from_its_peers", |c| Box::pin(faults::CUT.of_the_leader(c))),
+    ("cut_of_a_follower_from_its_peers", |c| Box::pin(faults::CUT.of_a_follower(c))),
     ("kill_of_all_at_once", |c| Box::pin(faults::kill_all(c))),
 ];
 
@@ -80,11 +56,7 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // One cluster, one story at a time.
     arguments.test_threads = Some(1);
-    let obstacle = if arguments.list {
-        None
-    } else {
-        docker::obstacle()
-    };
+    let obstacle = if arguments.list { None } else { docker::obstacle() };
     if let Some(why) = &obstacle {
         eprintln!("\n*** The container tests cannot run here: {why}.\n");
         if std::env::var("REQUIRE_DOCKER").is_ok_and(|value| value == "1") {
@@ -102,9 +74,7 @@ fn main() {
 
 fn run(story: Story) -> Result<(), Failed> {
     // A story that failed poisons the lock; the next one settles the cluster first.
-    let mut containers = CONTAINERS
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut containers = CONTAINERS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if containers.is_none() {
         *containers = Some(Containers::up()?);
     }
@@ -119,9 +89,7 @@ fn run(story: Story) -> Result<(), Failed> {
 }
 
 fn tear_down(conclusion: &Conclusion) {
-    let mut containers = CONTAINERS
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut containers = CONTAINERS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(containers) = containers.take() {
         if conclusion.has_failed() {
             containers.print_logs();

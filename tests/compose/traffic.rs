@@ -15,14 +15,10 @@ pub struct Traffic {
 impl Traffic {
     /// Starts, and waits until writes are acknowledged.
     pub async fn start(containers: &Containers) -> Self {
-        let clients: Vec<Client> = containers
-            .ids()
-            .iter()
-            .map(|id| containers.client(*id))
-            .collect();
-        let traffic = Self {
-            load: Load::start(&clients),
-        };
+        let clients: Vec<Client> =
+            containers.ids().iter().map(|id| containers.client(*id)).collect();
+        forget_earlier(&clients[0]).await;
+        let traffic = Self { load: Load::start(&clients) };
         traffic.acknowledged(50).await;
         traffic
     }
@@ -54,23 +50,23 @@ impl Traffic {
     }
 }
 
+/// The referee judges what it saw from the beginning: nothing may be there yet.
+async fn forget_earlier(client: &Client) {
+    let everything = pb::DeleteRangeRequest {
+        key: vec![0].into(),
+        range_end: vec![0].into(),
+        ..pb::DeleteRangeRequest::default()
+    };
+    client.timely(client.kv().delete_range(everything)).await.expect("a settled cluster");
+}
+
 /// A member still has every acknowledged write, at the revision of its acknowledgement.
 async fn find_all(client: &Client, history: &History) {
     for (write, revision) in history.acked() {
         let key = write.key.clone().into();
-        let request = pb::RangeRequest {
-            key,
-            revision,
-            ..pb::RangeRequest::default()
-        };
-        let answer = client
-            .range(request)
-            .await
-            .expect("a healthy member answers");
-        let found = answer
-            .kvs
-            .first()
-            .map(|kv| (kv.value.to_vec(), kv.mod_revision));
+        let request = pb::RangeRequest { key, revision, ..pb::RangeRequest::default() };
+        let answer = client.range(request).await.expect("a healthy member answers");
+        let found = answer.kvs.first().map(|kv| (kv.value.to_vec(), kv.mod_revision));
         let wanted = Some((write.value.clone().into_bytes(), revision));
         assert_eq!(found, wanted, "member {} lost {write:?}", client.id);
     }
@@ -82,19 +78,12 @@ type Held = (i64, Vec<KeyValue>);
 /// What a member holds itself, once two looks with a linearizable read between them agree: writes
 /// that nobody waits for any more may still be under way.
 async fn held_by(client: &Client) -> Held {
-    eventually(
-        &format!("member {} to come to rest", client.id),
-        async || {
-            let before = own(client).await?;
-            client.get("any").await.map_err(|error| error.to_string())?;
-            let after = own(client).await?;
-            if before == after {
-                Ok(after)
-            } else {
-                Err("still changing".to_owned())
-            }
-        },
-    )
+    eventually(&format!("member {} to come to rest", client.id), async || {
+        let before = own(client).await?;
+        client.get("any").await.map_err(|error| error.to_string())?;
+        let after = own(client).await?;
+        if before == after { Ok(after) } else { Err("still changing".to_owned()) }
+    })
     .await
 }
 
@@ -105,12 +94,6 @@ async fn own(client: &Client) -> Result<Held, String> {
         serializable: true,
         ..pb::RangeRequest::default()
     };
-    let answer = client
-        .range(everything)
-        .await
-        .map_err(|error| error.to_string())?;
-    Ok((
-        answer.header.expect("every answer has a header").revision,
-        answer.kvs,
-    ))
+    let answer = client.range(everything).await.map_err(|error| error.to_string())?;
+    Ok((answer.header.expect("every answer has a header").revision, answer.kvs))
 }

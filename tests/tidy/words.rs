@@ -106,7 +106,9 @@ mod tests {
             let text = format!("see {hash}{word}");
             assert_eq!(count("src/a.rs", &text), 1, "{text}");
         }
-        for text in ["# 1. Heading", "a/b#1", "etcd #1", "`write #2`", "[x](#1-surfaces)", "#1a2b3c"] {
+        for text in
+            ["# 1. Heading", "a/b#1", "etcd #1", "`write #2`", "[x](#1-surfaces)", "#1a2b3c"]
+        {
             assert_eq!(count("src/a.rs", text), 0, "{text}");
         }
         assert_eq!(count("page.html", &format!("color: {}333", "#")), 0);
