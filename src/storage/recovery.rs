@@ -387,7 +387,7 @@ impl<V> Replay<V> {
             LogRecord::HardState(hard_state) => (self.visit)(Record::HardState(hard_state)),
             // Its predecessors went with a segment that a received snapshot made needless, and so
             // will it: the restart is further on.
-            LogRecord::Entry(entry) if entry.id.index > self.handed_out.next() => Ok(()),
+            LogRecord::Entry(entry) if entry.id.index.prev() > self.handed_out => Ok(()),
             LogRecord::Entry(entry) if entry.id.index > self.base => {
                 self.handed_out = entry.id.index;
                 (self.visit)(Record::Entry(entry))

@@ -62,7 +62,7 @@ impl LogState {
                 if entry.id.index <= self.base.last.index {
                     return Err("an entry lies below the snapshot");
                 }
-                if entry.id.index > self.last.index.next() {
+                if entry.id.index.prev() > self.last.index {
                     return Err("entries are missing");
                 }
                 self.last = entry.id;
@@ -122,7 +122,7 @@ impl Volume {
 
     /// The log begins after `base` now.
     pub(super) fn release(&mut self, base: Index) {
-        while self.points.get(1).is_some_and(|(index, _)| *index <= base.next()) {
+        while self.points.get(1).is_some_and(|(index, _)| index.prev() <= base) {
             self.points.pop_front();
         }
     }

@@ -18,7 +18,7 @@ fn live_until_cut(life: &mut Life, at: u64, steps: usize) -> bool {
 
 #[test]
 fn a_power_cut_at_any_operation_loses_nothing_that_was_synced() {
-    for seed in 0..6 {
+    for seed in 0..12 {
         for at in 0.. {
             let mut life = Life::new(seed);
             if !live_until_cut(&mut life, at, 60) {
@@ -42,7 +42,7 @@ fn a_power_cut_at_any_operation_loses_nothing_that_was_synced() {
 
 #[test]
 fn a_power_cut_during_recovery_loses_nothing() {
-    for seed in 100..140 {
+    for seed in 100..200 {
         let mut life = Life::new(seed);
         let at = 60 + seed * 7 % 90;
         live_until_cut(&mut life, at, 80);
@@ -67,7 +67,7 @@ fn a_power_cut_during_recovery_loses_nothing() {
 
 #[test]
 fn many_lives_on_one_disk() {
-    for seed in 1000..1150 {
+    for seed in 1000..1400 {
         let mut life = Life::new(seed);
         life.start().unwrap();
         for _ in 0..25 {
