@@ -222,10 +222,10 @@ impl<I: Inbox> Sessions<I> {
         loop {
             let end = match self.open_bulk().await {
                 Ok(replies) => {
-                    let (began, epoch) = (Instant::now(), self.peer.epoch.load(Ordering::Relaxed));
+                    let began = Instant::now();
                     let why = self.read(replies, |gate, frame| gate.append_reply(&frame)).await;
                     let given = self.peer.appends.close_any();
-                    self.suspect(epoch, given > 1).await;
+                    self.suspect(given > 1).await;
                     End::Broke { why, lived: began.elapsed() }
                 }
                 Err(why) => {
@@ -250,10 +250,12 @@ impl<I: Inbox> Sessions<I> {
     /// A bulk connection that carried entries broke. If the peer itself is gone, its control
     /// connection breaks too, and tells. If not, the entries under way are lost all the same,
     /// and whoever counts on them must hear of it.
-    async fn suspect(&self, epoch: u64, carried: bool) {
+    async fn suspect(&self, carried: bool) {
         if !carried {
             return;
         }
+        // A control connection that breaks, or that has broken and come back, has told already.
+        let epoch = self.peer.epoch.load(Ordering::Relaxed);
         tokio::time::sleep(BULK_GRACE).await;
         if self.peer.is_connected() && self.peer.epoch.load(Ordering::Relaxed) == epoch {
             self.peer.lost.notify_one();
