@@ -156,10 +156,16 @@ impl Progress {
     }
 
     /// The link broke: what was on its way may be lost. A snapshot under way reports for itself.
+    ///
+    /// What matched is only what one connection has taught, and is forgotten with it: whoever
+    /// answers the next may have lost its disk meanwhile, and its rejection must not be taken for
+    /// old news. Forgetting can delay a commit by one round trip, and takes none back.
     pub fn link_lost(&mut self) {
         match &self.state {
             ProgressState::Probe { .. } | ProgressState::Replicate(_) => {
-                self.probe_from(self.matched.next());
+                let next = self.matched.next();
+                self.matched = Index(0);
+                self.probe_from(next);
             }
             ProgressState::Snapshot { .. } => {}
         }
@@ -296,5 +302,17 @@ mod tests {
         progress.confirm(Index(9), Index(9));
         assert_eq!(progress.state(), &ProgressState::Replicate(Window::default()));
         assert_eq!((progress.matched(), progress.next()), (Index(9), Index(10)));
+    }
+
+    #[test]
+    fn a_member_that_comes_back_empty_is_believed() {
+        // Bug: its rejections were taken for old news, since it had once confirmed more, and it
+        // stayed empty for as long as the same leader led.
+        let mut progress = Progress::new(Index(1));
+        progress.confirm(Index(9), Index(0));
+        progress.link_lost();
+        assert_eq!((progress.matched(), progress.next()), (Index(0), Index(10)));
+        assert!(progress.reject(Index(9), Index(0)), "news, over a new connection");
+        assert_eq!(progress.next(), Index(1));
     }
 }

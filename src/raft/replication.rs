@@ -212,7 +212,7 @@ impl RaftNode {
             ProgressState::Snapshot { .. } => {}
             ProgressState::Replicate(_) if progress.matched() == last => {}
             ProgressState::Replicate(_) if progress.next().prev() < base.index => {
-                progress.link_lost();
+                progress.probe_from(progress.matched().next());
             }
             ProgressState::Replicate(_) => {
                 let prev = self.log.id_at(progress.next().prev());
