@@ -104,6 +104,8 @@ impl<D: Disk> Applier<D> {
                     answers.push((ticket, response, entry.id));
                 }
             }
+            // Keeps pace with what a compaction has to free, however busy the log is.
+            machine.compact_step(COMPACT_WITH_SLICE);
             self.publish(&machine);
             drop(machine);
             for (ticket, response, id) in answers {
@@ -123,9 +125,11 @@ impl<D: Disk> Applier<D> {
         assert!(reader.info().meta == *meta, "no other snapshot has come between");
         let restored = recovery::load(reader)?;
         let mut machine = self.machine.write().unwrap_or_else(PoisonError::into_inner);
-        *machine = restored;
+        let replaced = std::mem::replace(&mut *machine, restored);
         self.publish(&machine);
         drop(machine);
+        // Freeing millions of keys takes a while: nobody should wait for it.
+        drop(replaced);
         self.applied = meta.last;
         self.config = meta.config.clone();
         self.report();
@@ -157,8 +161,11 @@ impl<D: Disk> Applier<D> {
     }
 }
 
-/// Changes looked at by one step of compaction.
+/// Changes looked at by one step of compaction while there is nothing else to do.
 const COMPACT_CHANGES: usize = 1000;
+
+/// The same with each slice of entries: more than a slice of small commands adds.
+const COMPACT_WITH_SLICE: usize = 2 * SLICE_MAX;
 
 fn answer(ticket: Ticket, applied: Applied) {
     match ticket {
