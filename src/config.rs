@@ -1,10 +1,10 @@
 //! The configuration: environment variables, and nothing else.
 //!
 //! This is the only module that reads the environment. A node with a wrong configuration must not
-//! start, and its operator should have to mend it once: so every variable is checked, every fault is
-//! collected, and each is one line that names the variable, its value and what was expected. A
-//! variable that nobody knows is a fault too, because a misspelt name silently ignored is the worst
-//! of all.
+//! start, and its operator should have to mend it once: so every variable is checked, every fault
+//! is collected, and each is one line that names the variable, its value and what was expected. A
+//! variable that nobody knows is a fault too, because a misspelt name silently ignored is the
+//! worst of all.
 //!
 //! figment layers the environment over the defaults of [`VARIABLES`]. Both hold raw strings, and
 //! each is read by one function in [`value`]: figment's own environment provider would guess types
@@ -156,7 +156,8 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// The Fowler–Noll–Vo hash, variant 1a, of 64 bits: unlike the standard library's it never changes.
+/// The Fowler–Noll–Vo hash, variant 1a, of 64 bits: unlike the standard library's, it never
+/// changes.
 struct Fnv1a(u64);
 
 impl Fnv1a {

@@ -103,7 +103,7 @@ pub(super) fn node_name(raw: &str) -> Result<String, String> {
         Ok(raw.to_owned())
     } else {
         Err(format!(
-            "1 to {NAME_CHARS_MAX} letters, digits, '-', '_' or '.', beginning with a letter or digit"
+            "1 to {NAME_CHARS_MAX} letters, digits, '-', '_' or '.', first a letter or digit"
         ))
     }
 }

@@ -57,7 +57,7 @@ impl History {
         self.writes.iter().filter_map(|write| Some((write, write.acked?.1)))
     }
 
-    /// The longest time in which no write was acknowledged, between the first and the last that was.
+    /// The longest time between two acknowledgements of writes, one following the other.
     pub fn longest_gap(&self) -> Duration {
         let mut times: Vec<Instant> =
             self.writes.iter().filter_map(|write| Some(write.acked?.0)).collect();
