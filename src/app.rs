@@ -11,6 +11,7 @@
 //!
 //! | channel | holds | bound | when full |
 //! |---|---|---|---|
+//! | client port → barrier task | read barriers | [`REQUESTS_MAX`] | `RESOURCE_EXHAUSTED` to the client |
 //! | clients → driver | requests | [`REQUESTS_MAX`] | `RESOURCE_EXHAUSTED` to the client |
 //! | transport → driver | messages | [`MESSAGES_MAX`] | the peer's stream waits |
 //! | threads → driver | completions | [`COMPLETIONS_MAX`] | the thread waits |

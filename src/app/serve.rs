@@ -16,11 +16,12 @@ use tracing::{error, info};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::node::driver::{Driver, DriverParts};
-use crate::node::{Event, Handle, Ticket};
+use crate::node::{Event, Handle, Ticket, barrier};
 use crate::raft::NodeId;
 use crate::storage::{RealDisk, SnapshotStore};
 use crate::{admin, api, transport};
 
+use super::REQUESTS_MAX;
 use super::bridge::{DriverInbox, SnapshotFiles, TransportOutbox};
 use super::start::{StartError, start_thread};
 
@@ -108,8 +109,11 @@ impl Clients {
             storage: api::STORAGE_VERSION,
         };
         let metrics = Arc::clone(metrics);
+        let (barriers, asked) = mpsc::channel(REQUESTS_MAX);
+        runtime.spawn(barrier::share(asked, handle.requests()));
+        let handle = handle.clone().sharing_barriers(barriers);
         let http = admin::router(handle.clone(), versions, move || metrics.render());
-        let service = api::client_service(handle.clone(), http);
+        let service = api::client_service(handle, http);
         let (drain, drain_asked) = oneshot::channel();
         let (done, drained) = thread_channel::channel();
         info!(

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::kv;
 use crate::raft::{Index, NodeId, Term};
 
+use super::barrier;
 use super::clock::Pulse;
 use super::error::RequestError;
 use super::event::Event;
@@ -59,6 +60,8 @@ pub struct Limits {
 #[derive(Clone)]
 pub struct Handle {
     requests: mpsc::Sender<Event<Ticket>>,
+    /// Where barriers are shared, if they are.
+    barriers: Option<mpsc::Sender<barrier::Waiting>>,
     status: watch::Receiver<Arc<Status>>,
     pulse: Pulse,
     machine: Arc<RwLock<kv::Machine>>,
@@ -76,7 +79,15 @@ impl Handle {
         members: Vec<Member>,
         limits: Limits,
     ) -> Self {
-        Self { requests, status, pulse, machine, members: members.into(), limits }
+        let members = members.into();
+        Self { requests, barriers: None, status, pulse, machine, members, limits }
+    }
+
+    /// The same door, with its read barriers asked for through a [`barrier::share`] that passes
+    /// them on to the same driver.
+    #[must_use]
+    pub fn sharing_barriers(self, barriers: mpsc::Sender<barrier::Waiting>) -> Self {
+        Self { barriers: Some(barriers), ..self }
     }
 
     /// Replicates a command. Resolves once it is applied on this member.
@@ -104,7 +115,10 @@ impl Handle {
     /// [`RequestError`]; a barrier never has an effect.
     pub async fn read_barrier(&self) -> Result<(), RequestError> {
         let (reply, outcome) = oneshot::channel();
-        self.request(Event::Read { ticket: Ticket::Barrier(reply) })?;
+        match &self.barriers {
+            Some(barriers) => barriers.try_send(reply).map_err(|refused| unsent(&refused))?,
+            None => self.request(Event::Read { ticket: Ticket::Barrier(reply) })?,
+        }
         outcome.await.unwrap_or(Err(RequestError::Stopped))
     }
 
@@ -185,9 +199,18 @@ impl Handle {
     }
 
     fn request(&self, event: Event<Ticket>) -> Result<(), RequestError> {
-        self.requests.try_send(event).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
-            mpsc::error::TrySendError::Closed(_) => RequestError::Stopped,
-        })
+        self.requests.try_send(event).map_err(|refused| unsent(&refused))
+    }
+
+    /// The way to the driver, for those who pass requests on.
+    pub fn requests(&self) -> mpsc::Sender<Event<Ticket>> {
+        self.requests.clone()
+    }
+}
+
+fn unsent<T>(refused: &mpsc::error::TrySendError<T>) -> RequestError {
+    match refused {
+        mpsc::error::TrySendError::Full(_) => RequestError::TooManyRequests,
+        mpsc::error::TrySendError::Closed(_) => RequestError::Stopped,
     }
 }

@@ -14,6 +14,7 @@
 //! known here: messages leave through [`driver::Outbox`].
 
 pub mod applier;
+pub mod barrier;
 pub mod clock;
 pub mod driver;
 pub mod error;
