@@ -58,7 +58,9 @@ pub fn run(config: &Config) -> ExitCode {
         Ok(node) => node,
         Err(error) => exit::fatal(error.exit_code(), &error.to_string()),
     };
-    info!(signal = signals.wait(), "stopping");
+    // Not inside the macro, which evaluates nothing where the level is off: nobody would wait.
+    let signal = signals.wait();
+    info!(signal, "stopping");
     node.stop(Duration::from_millis(config.shutdown_grace_ms));
     info!("stopped");
     ExitCode::from(exit::CLEAN)
