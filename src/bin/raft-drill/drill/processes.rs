@@ -93,6 +93,11 @@ impl Processes {
         let peers: Vec<String> =
             peers.map(|(index, port)| format!("{}=127.0.0.1:{port}", index + 1)).collect();
         let mut command = Command::new(&self.binary);
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"RAFT_") {
+                command.env_remove(name); // the caller's, not the members'
+            }
+        }
         command
             .env("RAFT_NODE_ID", (member + 1).to_string())
             .env("RAFT_PEERS", peers.join(","))
