@@ -299,14 +299,14 @@ fn nonsense_under_a_good_checksum_is_an_error_and_no_panic() {
             let group = groups(&content).cycle().nth(which as usize).unwrap();
             let body_bytes = group.1.body_bytes as usize;
             let mut bytes = content[group.0..group.0 + 64 + body_bytes].to_vec();
-            for _ in 0..1 + chance.below(3) {
+            for _ in 0..=chance.below(3) {
                 let at = 64 + chance.below(body_bytes as u64) as usize;
                 let values = [0, 1, 0x7f, 0xff, chance.next() as u8];
                 bytes[at] = values[chance.below(5) as usize];
             }
             frame::seal(&mut bytes, group.1.place, group.1.durable_bytes);
             forged.rot(&name, |content| {
-                content[group.0..group.0 + bytes.len()].copy_from_slice(&bytes)
+                content[group.0..group.0 + bytes.len()].copy_from_slice(&bytes);
             });
             // Whatever it says: an answer.
             match crate::storage::open(&forged, small(), identity(), &members()) {
