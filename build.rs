@@ -6,11 +6,8 @@ use std::{env, fs};
 
 const ROOT: &str = "proto";
 const PEER: &[&str] = &["proto/node.proto", "proto/raft.proto"];
-const CLIENT: &[&str] = &[
-    "proto/etcd/rpc.proto",
-    "proto/etcd/lock.proto",
-    "proto/etcd/election.proto",
-];
+const CLIENT: &[&str] =
+    &["proto/etcd/rpc.proto", "proto/etcd/lock.proto", "proto/etcd/election.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
@@ -37,8 +34,5 @@ fn compiler(files: &[&str]) -> Result<protox::Compiler, Box<dyn Error>> {
 }
 
 fn write_descriptors(files: &[&str], path: &Path) -> Result<(), Box<dyn Error>> {
-    Ok(fs::write(
-        path,
-        compiler(files)?.encode_file_descriptor_set(),
-    )?)
+    Ok(fs::write(path, compiler(files)?.encode_file_descriptor_set())?)
 }

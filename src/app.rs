@@ -99,12 +99,10 @@ impl Signals {
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the answer is for the caller")]
 pub fn health(config: &Config, service: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let answer = runtime
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| {
-            let asked = ask::health(config.client_listen, service);
-            runtime.block_on(asked).map_err(|error| error.to_string())
-        });
+    let answer = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+        let asked = ask::health(config.client_listen, service);
+        runtime.block_on(asked).map_err(|error| error.to_string())
+    });
     match answer {
         Ok(true) => {
             println!("SERVING");

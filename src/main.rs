@@ -36,7 +36,9 @@ fn run(config: &Config) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_target(false);
     match config.log_format {
-        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Text => {
+            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        }
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
     app::exit::assertions_end_the_process();

@@ -63,7 +63,8 @@ impl Consensus {
                 );
                 let routes = api::peer_routes(handle, Routes::new(raft));
                 let serving = tokio::spawn(async move {
-                    if let Err(error) = server.add_routes(routes).serve_with_incoming(incoming).await
+                    if let Err(error) =
+                        server.add_routes(routes).serve_with_incoming(incoming).await
                     {
                         error!(%error, "the peer port has failed");
                     }
@@ -125,11 +126,9 @@ impl Clients {
         );
         start_thread("clients", move || {
             let asked = async { drop(drain_asked.await) };
-            let serving = api::server().accept_http1(true).serve_with_incoming_shutdown(
-                service,
-                incoming,
-                asked,
-            );
+            let serving = api::server()
+                .accept_http1(true)
+                .serve_with_incoming_shutdown(service, incoming, asked);
             if let Err(error) = runtime.block_on(serving) {
                 error!(%error, "the client port has failed");
             }

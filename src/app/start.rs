@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use crate::config::Config;
-use crate::metrics::Metrics;
 use crate::kv::Machine;
+use crate::metrics::Metrics;
 use crate::node::applier::{self, Applier};
 use crate::node::clock::{self, Pulse, Ticker};
 use crate::node::driver::{self, DriverParts, Inboxes};
@@ -282,11 +282,11 @@ fn listen(variable: &'static str, addr: SocketAddr) -> Result<TcpListener, Start
 fn recover(config: &Config) -> Result<Recovered<RealDisk>, StartError> {
     let began = Instant::now();
     let disk = RealDisk::open(&config.data_dir)?;
-    let identity =
-        Identity { cluster_id: config.cluster_id(), node_id: node_id(config) };
+    let identity = Identity { cluster_id: config.cluster_id(), node_id: node_id(config) };
     let voters = config.peers.iter().filter_map(|peer| NodeId::new(peer.id.get()));
     let first = Configuration::of_voters(voters);
-    let recovered = recovery::recover(&disk, Options::default(), identity, &first, LOG_CACHE_BYTES_MAX)?;
+    let recovered =
+        recovery::recover(&disk, Options::default(), identity, &first, LOG_CACHE_BYTES_MAX)?;
     info!(
         data_dir = %config.data_dir.display(),
         term = recovered.restored.hard_state.term.0,
@@ -321,7 +321,8 @@ fn tick(config: &Config) -> Duration {
 
 fn replica_config(config: &Config, openings: u64) -> ReplicaConfig {
     let tick_ms = tick(config).as_millis() as u64;
-    let ticks = |ms: u64| u32::try_from(ms.div_ceil(tick_ms)).expect("the configuration is bounded");
+    let ticks =
+        |ms: u64| u32::try_from(ms.div_ceil(tick_ms)).expect("the configuration is bounded");
     let election_ticks_max = ticks(config.election_timeout_max_ms);
     ReplicaConfig {
         raft: raft::Config {

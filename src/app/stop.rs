@@ -38,9 +38,8 @@ impl Node {
             if handle.begin_stop().await.is_err() {
                 return;
             }
-            let moved = status.wait_for(|status| {
-                status.shutting_down && (alone || status.role != Role::Leader)
-            });
+            let moved = status
+                .wait_for(|status| status.shutting_down && (alone || status.role != Role::Leader));
             match tokio::time::timeout_at(deadline.into(), moved).await {
                 Ok(_) if alone => {}
                 Ok(_) => info!("leadership is elsewhere"),

@@ -86,7 +86,10 @@ impl<D: Disk> Applier<D> {
             let mut slice = 0;
             for (entry, ticket) in entries.by_ref().take(SLICE_MAX) {
                 slice += 1;
-                assert!(entry.id.index == self.applied.index.next(), "entries are applied in order");
+                assert!(
+                    entry.id.index == self.applied.index.next(),
+                    "entries are applied in order"
+                );
                 self.applied = entry.id;
                 let response = match entry.payload {
                     Payload::Noop => continue,

@@ -173,8 +173,12 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
     fn report(&self, now: Transition) {
         let before = self.parts.status.borrow().clone();
         if before.role != now.role {
-            info!(term = now.term.0, from = before.role.as_str(), to = now.role.as_str(),
-                "role changed");
+            info!(
+                term = now.term.0,
+                from = before.role.as_str(),
+                to = now.role.as_str(),
+                "role changed"
+            );
         }
         match now.leader {
             Some(leader) if before.leader != now.leader || before.term != now.term => {
@@ -213,7 +217,7 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
         metrics.term.set(next.term.0.cast_signed());
         metrics.committed_index.set(next.commit.0.cast_signed());
         metrics.applied_index.set(next.applied.0.cast_signed());
-        metrics.proposals_pending.set(next.proposals_pending as i64);
+        metrics.proposals_pending.set(i64::try_from(next.proposals_pending).unwrap_or(i64::MAX));
         self.parts.status.send_replace(Arc::new(next));
     }
 
@@ -237,9 +241,9 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
             alive: !disk_stalled,
             ready: seen.leader.is_some() && applied_at_start && !shutting_down && !disk_stalled,
             leader_confirmed: seen.role == Role::Leader
-                && raft.quorum_contact_ticks().is_some_and(|silent| {
-                    silent <= self.parts.confirm_ticks
-                }),
+                && raft
+                    .quorum_contact_ticks()
+                    .is_some_and(|silent| silent <= self.parts.confirm_ticks),
             applied_at_start,
             disk_stalled,
             shutting_down,

@@ -137,7 +137,12 @@ impl Handle {
             return status;
         }
         // The driver has not turned for a while: its last word is not to be trusted.
-        Arc::new(Status { alive: false, ready: false, leader_confirmed: false, ..(*status).clone() })
+        Arc::new(Status {
+            alive: false,
+            ready: false,
+            leader_confirmed: false,
+            ..(*status).clone()
+        })
     }
 
     /// The last entry that the store is known to hold: at least that of every answer given.

@@ -66,14 +66,13 @@ pub fn run<D: Disk>(mut wal: Wal<D>, ways: &Ways<D>) -> Result<(), storage::Erro
             // Without its maker, segments are made on the spot.
             let _ = ways.spares.send(job);
         }
-        let first = match ways.jobs.try_recv() {
-            Ok(job) => job,
-            Err(_) => {
-                // Nothing waits: the moment to write down that all so far is durable.
-                wal.vouch()?;
-                let Ok(job) = ways.jobs.recv() else { return Ok(()) };
-                job
-            }
+        let first = if let Ok(job) = ways.jobs.try_recv() {
+            job
+        } else {
+            // Nothing waits: the moment to write down that all so far is durable.
+            wal.vouch()?;
+            let Ok(job) = ways.jobs.recv() else { return Ok(()) };
+            job
         };
         let group = write_group(&mut wal, first, ways)?;
         if group.spare_failed {

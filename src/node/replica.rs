@@ -192,7 +192,7 @@ impl<T> Replica<T> {
 
     /// Proposals that wait for their outcome.
     pub fn proposals_pending(&self) -> usize {
-        self.waiters.len()
+        self.waiters.count()
     }
 
     /// Whether [`Event::Stop`] came.
@@ -356,7 +356,9 @@ impl<T> Replica<T> {
         if let Some(transition) = transition {
             self.transition(transition);
         }
-        messages.into_iter().for_each(|message| self.send(message));
+        for message in messages {
+            self.send(message);
+        }
         if let Some(persist) = persist {
             self.persist(persist);
         }
@@ -417,7 +419,9 @@ impl<T> Replica<T> {
         self.raft.persisted(seq);
         while self.persists.front().is_some_and(|batch| batch.seq <= seq) {
             let batch = self.persists.pop_front().expect("the front was just seen");
-            batch.messages_after.into_iter().for_each(|message| self.send(message));
+            for message in batch.messages_after {
+                self.send(message);
+            }
             if let Some(meta) = batch.restore {
                 self.snapshots.latest = meta.last.index;
                 // Its entries are skipped here, and with them the outcome of our own.

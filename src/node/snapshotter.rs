@@ -72,9 +72,7 @@ impl<D: Disk> Snapshotter<D> {
 
     fn write(&self, job: Job) -> Result<u64, Error> {
         let mut writer = self.snapshots.create(&job.meta)?;
-        image::export(&self.machine, job.cursor, |piece| {
-            writer.write(piece).map_err(Error::from)
-        })?;
+        image::export(&self.machine, job.cursor, |piece| writer.write(piece).map_err(Error::from))?;
         Ok(writer.finish()?.bytes)
     }
 }

@@ -21,6 +21,7 @@ pub struct Member {
 
 /// A snapshot of one member's state. Published by the driver whenever it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a question that a probe may ask")]
 pub struct Status {
     /// This member.
     pub node_id: NodeId,

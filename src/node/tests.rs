@@ -80,9 +80,7 @@ impl World {
         };
         Self {
             members: members
-                .map(|member| {
-                    (member, Replica::new(config(member), restored(), Index(0), 0))
-                })
+                .map(|member| (member, Replica::new(config(member), restored(), Index(0), 0)))
                 .into(),
             network: VecDeque::new(),
             down: BTreeSet::new(),
@@ -122,7 +120,9 @@ impl World {
                         }
                     }
                     Effect::ReadReady(tickets) => {
-                        tickets.into_iter().for_each(|ticket| self.hear(ticket, Heard::ReadReady));
+                        for ticket in tickets {
+                            self.hear(ticket, Heard::ReadReady);
+                        }
                     }
                     Effect::TransferDone(ticket) => self.hear(ticket, Heard::Moved),
                     Effect::VoteReply { ticket, granted } => {

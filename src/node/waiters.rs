@@ -62,7 +62,7 @@ impl<T> Waiters<T> {
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.parked.len() + self.submitted.len()
     }
 
@@ -77,7 +77,7 @@ impl<T> Waiters<T> {
     ///
     /// Hands the ticket back when a bound is reached.
     pub fn park(&mut self, data: Bytes, ticket: T, gives_up: Tick) -> Result<(), T> {
-        if self.len() >= self.count_max || self.bytes + data.len() > self.bytes_max {
+        if self.count() >= self.count_max || self.bytes + data.len() > self.bytes_max {
             return Err(ticket);
         }
         self.bytes += data.len();
