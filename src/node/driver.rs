@@ -96,13 +96,16 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
     /// Turns until every sender of a client request is gone, or the task is dropped.
     pub async fn run(mut self) {
         loop {
+            let Inboxes { completions, peers, clients } = &mut self.parts.inboxes;
+            let ticker = &mut self.parts.ticker;
+            let replica = &mut self.parts.replica;
             let ticks = tokio::select! {
                 biased;
-                Some(event) = self.parts.inboxes.completions.recv() => { self.parts.replica.handle(event); 0 }
-                Some(event) = self.parts.inboxes.peers.recv() => { self.parts.replica.handle(event); 0 }
-                () = tokio::time::sleep_until(self.parts.ticker.next().into()) => self.parts.ticker.due(),
-                request = self.parts.inboxes.clients.recv() => match request {
-                    Some(event) => { self.parts.replica.handle(event); 0 }
+                Some(event) = completions.recv() => { replica.handle(event); 0 }
+                Some(event) = peers.recv() => { replica.handle(event); 0 }
+                () = tokio::time::sleep_until(ticker.next().into()) => ticker.due(),
+                request = clients.recv() => match request {
+                    Some(event) => { replica.handle(event); 0 }
                     None => return,
                 },
             };

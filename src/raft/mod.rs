@@ -65,8 +65,8 @@
 //! - A candidate that loses by refusals, or has one and no victory, asks again after a short random
 //!   delay, in place of a whole election timeout. With one of three members down, a split vote
 //!   would otherwise cost just that.
-//! - Two that ask for pre-votes at the same time would both be granted them, and split the vote. The
-//!   one with less right (older log, or equal logs and higher id) gives way.
+//! - Two that ask for pre-votes at the same time would both be granted them, and split the vote.
+//!   The one with less right (older log, or equal logs and higher id) gives way.
 //!
 //! # What is deliberately absent
 //!

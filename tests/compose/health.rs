@@ -24,10 +24,23 @@ pub struct Truth {
 const SOON: Duration = Duration::from_secs(10);
 
 pub async fn all_probes_agree(containers: &Containers) {
-    let lead = containers.settled().await;
-    for id in containers.ids() {
-        tells(containers, id, Truth { ready: true, leads: id == lead.id }).await;
-    }
+    containers.settled().await;
+    tell_the_lead(containers, &containers.ids()).await;
+}
+
+/// Waits until every probe of these members tells that it is ready, and which of them leads.
+pub async fn tell_the_lead(containers: &Containers, ids: &[u64]) {
+    within(SOON, &format!("{ids:?} to tell who leads"), async || {
+        let lead = containers.led(ids).await;
+        let mut all = Vec::new();
+        for id in ids {
+            let truth = Truth { ready: true, leads: *id == lead.id };
+            let lies = lies(containers, *id, truth).await;
+            all.extend(lies.into_iter().map(|lie| format!("{id}: {lie}")));
+        }
+        if all.is_empty() { Ok(()) } else { Err(format!("under {lead:?}, {}", all.join(", "))) }
+    })
+    .await;
 }
 
 /// Waits until every probe of a running member tells the truth, and nothing else.

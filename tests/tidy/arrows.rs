@@ -78,12 +78,12 @@ fn module_of(path: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-fn in_a_room(file: &&File) -> bool {
+fn in_a_room(file: &File) -> bool {
     file.is_rust() && room_of(&file.path).is_some()
 }
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
-    let sources: Vec<&File> = tree.files().filter(in_a_room).collect();
+    let sources: Vec<&File> = tree.files().filter(|file| in_a_room(file)).collect();
     let rooms: BTreeSet<&str> = sources.iter().filter_map(|file| room_of(&file.path)).collect();
     let tests: BTreeSet<String> = sources.iter().flat_map(|file| test_files(file)).collect();
     let is_test = |file: &File| tests.iter().any(|start| file.path.starts_with(start));
