@@ -8,18 +8,21 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::node::driver::Outbox;
-use crate::node::{Event, Ticket};
+use crate::node::{Event, Members, Ticket};
 use crate::raft::{Message, NodeId, SnapshotMeta};
 use crate::storage::{Disk, SnapshotReader, SnapshotStore, SnapshotWriter};
 use crate::transport::{Delivery, Inbox, SnapshotSink, SnapshotSource, Snapshots, Transport};
 
-/// The way from the transport to the driver.
+/// The way from the transport to the driver, and to the list of members.
 #[derive(Clone)]
-pub(super) struct DriverInbox(mpsc::Sender<Event<Ticket>>);
+pub(super) struct DriverInbox {
+    events: mpsc::Sender<Event<Ticket>>,
+    members: Members,
+}
 
 impl DriverInbox {
-    pub(super) fn new(events: mpsc::Sender<Event<Ticket>>) -> Self {
-        Self(events)
+    pub(super) fn new(events: mpsc::Sender<Event<Ticket>>, members: Members) -> Self {
+        Self { events, members }
     }
 }
 
@@ -28,10 +31,14 @@ impl Inbox for DriverInbox {
         let event = match delivery {
             Delivery::Message(message) => Event::Message(message),
             Delivery::PeerLost(peer) => Event::PeerLost(peer),
+            Delivery::Introduced { from, introduction } => {
+                self.members.introduce(from, introduction.name, introduction.client_addr);
+                return;
+            }
             Delivery::SnapshotSent { to, upto, ok } => Event::SnapshotSent { to, upto, ok },
         };
         // The driver is gone only when the process is ending.
-        drop(self.0.send(event).await);
+        drop(self.events.send(event).await);
     }
 }
 

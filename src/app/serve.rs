@@ -42,8 +42,12 @@ impl Consensus {
     ) -> Result<Self, StartError> {
         let runtime = runtime(Builder::new_current_thread())?;
         let incoming = incoming(&runtime, listener)?;
-        let transport_config =
+        let mut transport_config =
             transport::Config::new(driver.identity.cluster_id, driver.identity.node_id);
+        transport_config.introduction = transport::Introduction {
+            name: config.node_name.clone(),
+            client_addr: config.client_advertise.clone(),
+        };
         let peers: Vec<_> = config
             .peers
             .iter()
@@ -57,7 +61,7 @@ impl Consensus {
                 let (transport, raft) = transport::start(
                     transport_config,
                     peers,
-                    DriverInbox::new(messages),
+                    DriverInbox::new(messages, handle.directory()),
                     SnapshotFiles::new(snapshots),
                     Arc::new(|_name, work| tokio::spawn(work).abort_handle()),
                 );

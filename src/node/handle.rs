@@ -12,7 +12,7 @@ use super::barrier;
 use super::clock::Pulse;
 use super::error::RequestError;
 use super::event::Event;
-use super::status::{Member, Status};
+use super::status::{Member, Members, Status};
 
 /// What the state machine made of a command.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub struct Handle {
     status: watch::Receiver<Arc<Status>>,
     pulse: Pulse,
     machine: Arc<RwLock<kv::Machine>>,
-    members: Arc<[Member]>,
+    members: Members,
     limits: Limits,
 }
 
@@ -79,7 +79,7 @@ impl Handle {
         members: Vec<Member>,
         limits: Limits,
     ) -> Self {
-        let members = members.into();
+        let members = Members::new(members);
         Self { requests, barriers: None, status, pulse, machine, members, limits }
     }
 
@@ -159,7 +159,12 @@ impl Handle {
 
     /// The members now.
     pub fn members(&self) -> Vec<Member> {
-        self.members.to_vec()
+        self.members.list()
+    }
+
+    /// The members, to be told what they say of themselves.
+    pub fn directory(&self) -> Members {
+        self.members.clone()
     }
 
     /// The bounds on requests.

@@ -36,4 +36,4 @@ pub use error::RequestError;
 pub use event::{Effect, Event};
 pub use handle::{Applied, Handle, Limits, Ticket};
 pub use replica::{Replica, ReplicaConfig};
-pub use status::{Member, Status};
+pub use status::{Member, Members, Status};

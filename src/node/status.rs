@@ -1,6 +1,6 @@
 //! What a member says of itself: the one source of health, of the status page and of headers.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::raft::{Index, NodeId, Role, Term};
 
@@ -17,6 +17,31 @@ pub struct Member {
     pub client_addrs: Vec<String>,
     /// Whether it only receives.
     pub learner: bool,
+}
+
+/// The members, and what each has said of itself. Shared.
+#[derive(Clone, Debug)]
+pub struct Members(Arc<RwLock<Vec<Member>>>);
+
+impl Members {
+    /// These, of whom some may not have introduced themselves yet.
+    pub fn new(members: Vec<Member>) -> Self {
+        Self(Arc::new(RwLock::new(members)))
+    }
+
+    /// All of them, in order of id.
+    pub fn list(&self) -> Vec<Member> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A member says how it is called and where clients reach it. Nobody else is believed.
+    pub fn introduce(&self, id: NodeId, name: String, client_addr: String) {
+        let mut members = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(member) = members.iter_mut().find(|member| member.id == id) {
+            member.name = name;
+            member.client_addrs = vec![client_addr];
+        }
+    }
 }
 
 /// A snapshot of one member's state. Published by the driver whenever it changes.

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 use tonic::Status;
 
+use super::Introduction;
 use crate::proto::raft as wire;
 use crate::raft::message::{Body, Message, Refusal};
 use crate::raft::types::{
@@ -122,7 +123,7 @@ pub enum Lane {
 /// The lane that an `AppendEntries` stream opens with.
 pub fn append_lane(frame: &wire::AppendRequest) -> Result<Lane, Error> {
     match &frame.body {
-        Some(wire::append_request::Body::Hello(hello)) => lane(*hello),
+        Some(wire::append_request::Body::Hello(hello)) => lane(hello),
         _ => Err(Error::Missing("hello")),
     }
 }
@@ -130,12 +131,26 @@ pub fn append_lane(frame: &wire::AppendRequest) -> Result<Lane, Error> {
 /// Checks that a `Forward` stream opens as it must.
 pub fn forward_lane(frame: &wire::ForwardRequest) -> Result<Lane, Error> {
     match &frame.body {
-        Some(wire::forward_request::Body::Hello(hello)) => lane(*hello),
+        Some(wire::forward_request::Body::Hello(hello)) => lane(hello),
         _ => Err(Error::Missing("hello")),
     }
 }
 
-fn lane(hello: wire::Hello) -> Result<Lane, Error> {
+/// What the caller says of itself, if it says anything that can be shown.
+pub fn introduction(frame: &wire::AppendRequest) -> Option<Introduction> {
+    let Some(wire::append_request::Body::Hello(hello)) = &frame.body else { return None };
+    let shown = |text: &str| {
+        !text.is_empty()
+            && text.len() <= Introduction::BYTES_MAX
+            && !text.chars().any(char::is_control)
+    };
+    (shown(&hello.name) && shown(&hello.client_address)).then(|| Introduction {
+        name: hello.name.clone(),
+        client_addr: hello.client_address.clone(),
+    })
+}
+
+fn lane(hello: &wire::Hello) -> Result<Lane, Error> {
     match wire::Lane::try_from(hello.lane) {
         Ok(wire::Lane::Control) => Ok(Lane::Control),
         Ok(wire::Lane::Bulk) => Ok(Lane::Bulk),

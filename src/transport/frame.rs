@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::Introduction;
 use super::codec::Lane;
 use crate::proto::raft as wire;
 use crate::raft::message::{Body, Message, Refusal};
@@ -219,7 +220,16 @@ fn hello(lane: Lane) -> wire::Hello {
         Lane::Control => wire::Lane::Control,
         Lane::Bulk => wire::Lane::Bulk,
     };
-    wire::Hello { lane: lane.into() }
+    wire::Hello { lane: lane.into(), name: String::new(), client_address: String::new() }
+}
+
+/// The same frame, with who we are.
+pub fn introduced(mut frame: wire::AppendRequest, who: &Introduction) -> wire::AppendRequest {
+    if let Some(wire::append_request::Body::Hello(hello)) = &mut frame.body {
+        hello.name.clone_from(&who.name);
+        hello.client_address.clone_from(&who.client_addr);
+    }
+    frame
 }
 
 fn refusal_out(why: Refusal) -> wire::Refusal {

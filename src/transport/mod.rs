@@ -90,6 +90,13 @@ pub enum Delivery {
     /// An established connection with this peer broke. At most once per breakage, and not for
     /// dials that fail.
     PeerLost(NodeId),
+    /// A peer that calls says who it is.
+    Introduced {
+        /// Which it is.
+        from: NodeId,
+        /// What it says.
+        introduction: Introduction,
+    },
     /// The sending of a snapshot ended.
     SnapshotSent {
         /// To whom it went.
@@ -99,6 +106,20 @@ pub enum Delivery {
         /// Whether the receiver has stored it.
         ok: bool,
     },
+}
+
+/// What members tell each other about themselves, for people and clients. Decides nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Introduction {
+    /// How the member is called.
+    pub name: String,
+    /// Where clients reach it, `host:port`.
+    pub client_addr: String,
+}
+
+impl Introduction {
+    /// Longer names and addresses are not believed.
+    pub const BYTES_MAX: usize = 512;
 }
 
 /// Takes what the transport tells.
@@ -151,6 +172,8 @@ pub struct Config {
     pub cluster: u64,
     /// This member.
     pub me: NodeId,
+    /// What the peers are told about this member.
+    pub introduction: Introduction,
     /// What may wait in a control stream.
     pub control: Bounds,
     /// What may wait in a bulk or forwarding stream. Must exceed the core's in-flight window.
@@ -183,6 +206,7 @@ impl Config {
         Self {
             cluster,
             me,
+            introduction: Introduction::default(),
             control: Bounds { frames_max: 256, bytes_max: 1 << 20 },
             bulk: Bounds { frames_max: 4096, bytes_max: 32 << 20 },
             frame_bytes_max: 16 << 20,

@@ -147,6 +147,7 @@ impl<I: Inbox> Sessions<I> {
         let mut second = client.clone();
         let route = self.hub.route(peer.id);
         let hello = frame::append_hello(route, Lane::Control);
+        let hello = frame::introduced(hello, &config.introduction);
         let beats = peer.beats.open_with(config.control, hello);
         let forwards = peer.forwards.open_with(config.bulk, frame::forward_hello(route));
         let streams =

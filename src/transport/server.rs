@@ -101,7 +101,13 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         let (peer, gate) = self.caller(hello.route.as_ref())?;
         let lane = codec::append_lane(&hello).map_err(|error| refused(&self.hub, error))?;
         let (frames, guard) = match lane {
-            Lane::Control => self.open_control(&peer),
+            Lane::Control => {
+                if let Some(introduction) = codec::introduction(&hello) {
+                    let from = peer.id;
+                    self.inbox.deliver(Delivery::Introduced { from, introduction }).await;
+                }
+                self.open_control(&peer)
+            }
             Lane::Bulk => {
                 let (generation, frames) = peer.append_replies.open(self.hub.config.bulk);
                 (frames, Guard { peer, stream: Inbound::Appends, generation })
