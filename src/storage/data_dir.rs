@@ -1,7 +1,7 @@
 //! The data directory as a whole, and the order in which a member comes back to life:
 //! lock, identity, log, snapshot, records.
 //!
-//! ```ignore
+//! ```text
 //! let opening = storage::open(&disk, Options::default(), identity, &first_members)?;
 //! if let Some(mut snapshot) = opening.read_snapshot()? { /* load the machine from its chunks */ }
 //! let DataDir { wal, snapshots } = opening.replay(|record| …)?;
