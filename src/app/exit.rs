@@ -14,8 +14,14 @@ pub const DISK: u8 = 74;
 pub const CONFIGURATION: u8 = 78;
 
 /// Says why, and ends the process at once: nothing after this point may be promised to anybody.
+/// Whoever has turned the log off is told all the same.
+#[expect(clippy::print_stderr, reason = "the last word must be heard")]
 pub fn fatal(code: u8, why: &str) -> ! {
-    error!(exit_code = code, "{why}");
+    if tracing::enabled!(tracing::Level::ERROR) {
+        error!(exit_code = code, "{why}");
+    } else {
+        eprintln!("{why}");
+    }
     std::process::exit(i32::from(code))
 }
 
