@@ -7,6 +7,7 @@
 
 use crate::bulk::{self, Noise};
 use crate::grpc::{self, CallError, Endpoint, Link};
+use crate::lag::LagMeter;
 use crate::output;
 use bytes::{Bytes, BytesMut};
 use clap::{Args, ValueEnum};
@@ -130,11 +131,16 @@ pub struct Report {
     pub max_us: f64,
     /// Processor time that this tool took per operation, µs.
     pub generator_cpu_us: f64,
+    /// By how much this tool itself was late at the worst, ms: far beyond the latencies, the machine
+    /// stood still and the run is worth nothing.
+    #[serde(default)]
+    pub generator_late_ms: f64,
     /// By message.
     pub errors: BTreeMap<String, u64>,
 }
 
 struct Tally {
+    late: Duration,
     latency_ns: Histogram<u64>,
     errors: BTreeMap<String, u64>,
 }
@@ -220,9 +226,11 @@ fn run_thread(
 ) -> Result<Tally, String> {
     let mine = |total: u32| share(total, args.threads, thread);
     let latency_ns = Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("valid bounds");
-    let tally = Arc::new(Mutex::new(Tally { latency_ns, errors: BTreeMap::new() }));
+    let tally =
+        Arc::new(Mutex::new(Tally { late: Duration::ZERO, latency_ns, errors: BTreeMap::new() }));
     bulk::runtime().block_on(async {
         let links = bulk::connect(endpoints, mine(args.connections).max(1) as usize).await?;
+        let lag = LagMeter::start();
         let tasks: Vec<_> = (0..mine(args.clients))
             .map(|client| {
                 let link = links[client as usize % links.len()].clone();
@@ -233,6 +241,8 @@ fn run_thread(
         for task in tasks {
             task.await.map_err(|stopped| stopped.to_string())?;
         }
+        // Beyond the window too: who waits for an answer there waits for one asked for within.
+        tally.lock().expect("no client panicked").late = lag.worst(&(window.0..Instant::now()));
         Ok::<(), String>(())
     })?;
     let tally = Arc::try_unwrap(tally).ok().expect("every client has ended");
@@ -346,6 +356,7 @@ fn report(args: &LoadArgs, tallies: Vec<Tally>, cpu_s: f64) -> Report {
     let mut latency_ns: Histogram<u64> =
         Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("valid bounds");
     let mut errors = BTreeMap::new();
+    let late = tallies.iter().map(|tally| tally.late).max().unwrap_or_default();
     for tally in tallies {
         latency_ns.add(&tally.latency_ns).expect("the same bounds");
         for (message, count) in tally.errors {
@@ -370,6 +381,7 @@ fn report(args: &LoadArgs, tallies: Vec<Tally>, cpu_s: f64) -> Report {
         p999_us: quantile_us(0.999),
         max_us: latency_ns.max() as f64 / 1e3,
         generator_cpu_us: cpu_s * 1e6 / (operations.max(1) as f64),
+        generator_late_ms: late.as_secs_f64() * 1e3,
         errors,
     }
 }
@@ -384,7 +396,10 @@ fn print(report: &Report) {
         "  latency µs: p50 {:.0}, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0}",
         report.p50_us, report.p90_us, report.p99_us, report.p999_us, report.max_us
     ));
-    output::line(&format!("  the generator took {:.1} µs/operation", report.generator_cpu_us));
+    output::line(&format!(
+        "  the generator took {:.1} µs/operation and was late by at most {:.1} ms",
+        report.generator_cpu_us, report.generator_late_ms
+    ));
     if report.errors.is_empty() {
         output::line("  no errors");
     }

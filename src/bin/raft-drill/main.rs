@@ -8,6 +8,7 @@ mod drill;
 #[cfg(test)]
 mod fake;
 mod grpc;
+mod lag;
 mod load;
 mod output;
 mod probe;

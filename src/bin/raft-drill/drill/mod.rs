@@ -182,6 +182,7 @@ async fn round(
         gap_ms: ms(probe.longest_gap(&(strike_at..heal_at), None).length),
         return_gap_ms: ms(probe.longest_gap(&(heal_at..end), None).length),
         survivors_gap_ms: ms(survivors.iter().map(survivor_gap).max().unwrap_or_default()),
+        own_lag_ms: ms(probe.own_lag(&(strike_at..end))),
         failed_writes: probe.failed() - failed_before,
         back_ms: ms(back),
         terms: held.term.saturating_sub(before.term),

@@ -21,6 +21,8 @@ pub struct Round {
     pub return_gap_ms: f64,
     /// Longest time without an acknowledged write at one of the others, over the round.
     pub survivors_gap_ms: f64,
+    /// By how much the probe itself was late at the worst: no gap is more exact than this.
+    pub own_lag_ms: f64,
     /// Writes that brought no acknowledgement, those to the struck member included.
     pub failed_writes: u64,
     /// From healing until healthy and caught up.
@@ -59,6 +61,7 @@ impl Round {
             format!("{:.1}", self.gap_ms),
             format!("{:.1}", self.return_gap_ms),
             format!("{:.1}", self.survivors_gap_ms),
+            format!("{:.1}", self.own_lag_ms),
             self.failed_writes.to_string(),
             self.terms.to_string(),
             format!("{:.0}", self.back_ms),
@@ -93,6 +96,7 @@ impl DrillReport {
             "gap ms",
             "on return",
             "survivor",
+            "own lag",
             "failed",
             "terms",
             "back ms",
@@ -112,6 +116,7 @@ impl DrillReport {
         say("without an acknowledged write once struck", of(|round| round.gap_ms));
         say("without an acknowledged write on return", of(|round| round.return_gap_ms));
         say("the same at one of the others, whole round", of(|round| round.survivors_gap_ms));
+        say("by which the probe itself was late", of(|round| round.own_lag_ms));
         say("until healthy and caught up again", of(|round| round.back_ms));
         output::line(&format!("elections caused by a return: {}", self.elections_on_return()));
         probe::print_violations("stale linearizable reads", &self.stale);
@@ -169,6 +174,7 @@ mod tests {
             gap_ms: 40.0,
             return_gap_ms: 8.0,
             survivors_gap_ms: 45.0,
+            own_lag_ms: 1.0,
             failed_writes: 300,
             back_ms: 200.0,
             terms: 1,

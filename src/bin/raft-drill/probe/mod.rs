@@ -14,6 +14,7 @@ pub use traffic::Pace;
 
 use crate::bulk;
 use crate::grpc::{self, Endpoint, Link};
+use crate::lag::LagMeter;
 use crate::output;
 use bytes::Bytes;
 use clap::Args;
@@ -91,6 +92,7 @@ pub struct Probe {
     links: Vec<Arc<Link>>,
     tasks: Vec<JoinHandle<()>>,
     started: Instant,
+    lag: LagMeter,
     keep: bool,
 }
 
@@ -107,6 +109,7 @@ struct ProbeReport {
     seconds: f64,
     longest_gap_ms: f64,
     longest_gap_at_s: f64,
+    own_lag_ms: f64,
     members: Vec<MemberReport>,
     stale: Violations,
     read_back: Findings,
@@ -127,7 +130,14 @@ impl Probe {
             tasks.extend([tokio::spawn(writes), tokio::spawn(reads)]);
         }
         let links = endpoints.iter().map(link).collect();
-        Self { shared, links, tasks, started: Instant::now(), keep: args.keep }
+        Self {
+            shared,
+            links,
+            tasks,
+            started: Instant::now(),
+            lag: LagMeter::start(),
+            keep: args.keep,
+        }
     }
 
     /// Waits until every one of `members` has acknowledged a write begun after this call.
@@ -159,6 +169,11 @@ impl Probe {
     /// The longest time without an acknowledged write, of all members or of one.
     pub fn longest_gap(&self, window: &Range<Instant>, member: Option<usize>) -> Gap {
         self.shared.ledger().longest_gap(window, member)
+    }
+
+    /// By how much this process itself was late, at the worst.
+    pub fn own_lag(&self, window: &Range<Instant>) -> Duration {
+        self.lag.worst(window)
     }
 
     /// How many writes were begun so far, by member.
@@ -252,6 +267,7 @@ impl Probe {
             seconds: (window.end - window.start).as_secs_f64(),
             longest_gap_ms: ms(longest),
             longest_gap_at_s: (longest.from - self.started).as_secs_f64(),
+            own_lag_ms: self.own_lag(window).as_secs_f64() * 1e3,
             members: members.collect(),
             stale: ledger.stale.clone(),
             read_back,
@@ -333,6 +349,7 @@ fn print(report: &ProbeReport) {
         "longest time without an acknowledged write: {:.1} ms, {:.1} s into the run of {:.1} s",
         report.longest_gap_ms, report.longest_gap_at_s, report.seconds
     ));
+    output::line(&format!("the probe itself was late by at most {:.1} ms", report.own_lag_ms));
     print_violations("stale linearizable reads", &report.stale);
     print_findings(&report.read_back);
 }
