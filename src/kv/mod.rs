@@ -24,9 +24,10 @@
 //!
 //! The owner guards the machine with a lock: the applier writes, readers share. A read of unknown
 //! length is a scan in steps ([`RangeScan`], [`TxnScan`], [`HashScan`], [`SnapshotCursor`]), each
-//! step a short hold. A scan fixes its revision when it begins and pins it, so that physical compaction leaves
-//! what it has yet to read; logical compaction may pass it by. If a snapshot from the leader
-//! replaces the whole store, reads begin anew and a snapshot being made ends with an error.
+//! step a short hold. A scan fixes its revision when it begins and pins it, so that physical
+//! compaction leaves what it has yet to read; logical compaction may pass it by. If a snapshot from
+//! the leader replaces the whole store, reads begin anew and a snapshot being made ends with an
+//! error.
 //! Physical compaction is done in steps too ([`Machine::compact_step`]) between commands.
 //!
 //! # Memory

@@ -131,8 +131,8 @@ pub struct Report {
     pub max_us: f64,
     /// Processor time that this tool took per operation, µs.
     pub generator_cpu_us: f64,
-    /// By how much this tool itself was late at the worst, ms: far beyond the latencies, the machine
-    /// stood still and the run is worth nothing.
+    /// By how much this tool itself was late at the worst, ms: far beyond the latencies, the
+    /// machine stood still and the run is worth nothing.
     #[serde(default)]
     pub generator_late_ms: f64,
     /// By message.

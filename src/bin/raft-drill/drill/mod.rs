@@ -132,7 +132,8 @@ async fn drill(args: &DrillArgs, cluster: &Arc<dyn Cluster>) -> Result<DrillRepo
     Ok(DrillReport { fault: args.fault, rounds, read_back, stale: probe.stale() })
 }
 
-/// One fault from strike to return. `struck` tells the caller whom to heal should this be cut short.
+/// One fault from strike to return. `struck` tells the caller whom to heal should this be cut
+/// short.
 async fn round(
     args: &DrillArgs,
     cluster: &Arc<dyn Cluster>,

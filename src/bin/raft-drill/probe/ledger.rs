@@ -260,7 +260,8 @@ impl Ledger {
             } else if kv.version != 1 || promised.is_some_and(|promise| promise != kv.mod_revision)
             {
                 findings.duplicated.add(format!(
-                    "member {reader} has {key} at revision {}, version {}; acknowledged: {promised:?}",
+                    "member {reader} has {key} at revision {}, version {}; \
+                     acknowledged: {promised:?}",
                     kv.mod_revision, kv.version
                 ));
             }
