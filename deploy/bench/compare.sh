@@ -52,27 +52,33 @@ measure() {
     --duration-s "$duration_s" --json --label "$1" | tee -a "$results" >&2
 }
 
-for ((round = 1; round <= rounds; round++)); do
-  for system in $systems; do
-    rm -rf "$work/data"
-    mkdir -p "$work/data"
-    ports_free
-    echo "round $round of $rounds: $system" >&2
-    case $system in
-      etcd) start_etcd "$etcd" "$work/data" ;;
-      raft-node) start_raft "$raft" "$work/data" ;;
-      *) fail "no such system: $system" ;;
-    esac
-    wait_healthy "$drill" "$work/data"
-    measure "$system" put 1 1 leader
-    measure "$system" put 1 1 followers
-    measure "$system" put 64 "$connections" all
-    measure "$system" put 256 "$connections" all
-    measure "$system" get 64 "$connections" all
-    measure "$system" get 256 "$connections" all
-    stop_cluster
+# A function, which bash has read to its end before it begins: this file may change meanwhile.
+main() {
+  for ((round = 1; round <= rounds; round++)); do
+    for system in $systems; do
+      rm -rf "$work/data"
+      mkdir -p "$work/data"
+      ports_free
+      echo "round $round of $rounds: $system" >&2
+      case $system in
+        etcd) start_etcd "$etcd" "$work/data" ;;
+        raft-node) start_raft "$raft" "$work/data" ;;
+        *) fail "no such system: $system" ;;
+      esac
+      wait_healthy "$drill" "$work/data"
+      measure "$system" put 1 1 leader
+      measure "$system" put 1 1 followers
+      measure "$system" put 64 "$connections" all
+      measure "$system" put 256 "$connections" all
+      measure "$system" get 64 "$connections" all
+      measure "$system" get 256 "$connections" all
+      stop_cluster
+    done
   done
-done
 
-"$drill" summary "$results"
-echo "every run: $results" >&2
+  "$drill" summary "$results"
+  echo "every run: $results" >&2
+}
+
+main
+exit
