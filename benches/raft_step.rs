@@ -39,6 +39,7 @@ fn node(raw: u64) -> RaftNode {
         uncommitted_bytes_max: 64 << 20,
         reads_pending_max: 4096,
         ready_bytes_max: 4 << 20,
+        addresses: std::collections::BTreeMap::new(),
         seed: 1,
     };
     let base = SnapshotMeta {

@@ -40,4 +40,6 @@ pub mod metrics;
 
 pub mod proto;
 
+pub mod proof;
+
 pub mod app;

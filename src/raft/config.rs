@@ -2,6 +2,8 @@
 //!
 //! Time is counted in ticks; how long one lasts is the caller's business.
 
+use std::collections::BTreeMap;
+
 use super::types::{Entry, HardState, Index, NodeId, SnapshotMeta};
 
 /// The settings of one member. They need not agree across a cluster, but the election timeouts
@@ -34,6 +36,9 @@ pub struct Config {
     /// Bytes of committed entries handed out and not yet applied past which none are added; also
     /// the most in one `Ready`. A single larger entry still goes.
     pub ready_bytes_max: usize,
+    /// Where the first members are reached, as far as this member's operator said. A change
+    /// writes it into the log.
+    pub addresses: BTreeMap<NodeId, String>,
     /// Fixes every random choice of this node.
     pub seed: u64,
 }
@@ -56,8 +61,8 @@ impl Config {
 /// What the disk gave back at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// Term, vote and commit hint. A hint beyond the log (its entries were in the same torn
-    /// write) counts up to the end of the log.
+    /// Term, vote and commit hint, as of the last batch that the disk holds whole. A hint beyond
+    /// the log counts up to its end.
     pub hard_state: HardState,
     /// The log in memory begins after this entry, under this membership. On a first start:
     /// index 0, term 0, the first members.

@@ -13,6 +13,8 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use crate::proof::{self, Mark, Mutant};
+
 use super::message::Body;
 use super::node::{RaftNode, RoleState};
 use super::quorum::{self, Tally};
@@ -22,7 +24,7 @@ use super::types::{EntryId, NodeId, Term};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidacy {
     /// The first answer of each voter.
-    votes: BTreeMap<NodeId, bool>,
+    pub(super) votes: BTreeMap<NodeId, bool>,
     pub(super) elapsed_ticks: u32,
     pub(super) timeout_ticks: u32,
 }
@@ -59,9 +61,14 @@ impl RaftNode {
         }
     }
 
-    /// Whether this member may lead: a voter whose state machine is not waiting for a snapshot.
+    /// Whether this member may lead: a voter whose state machine is not waiting for a snapshot. A
+    /// voter that only an uncommitted change leaves out may be needed still, since nobody without
+    /// that entry can get its vote; its own does not count then (thesis §4.2.2).
     pub(super) fn promotable(&self) -> bool {
-        self.membership.current().is_voter(self.config.id)
+        let own = self.config.id;
+        let needed = self.membership.at(self.log.committed()).is_voter(own)
+            && !proof::mutant(Mutant::LeftOutSilent);
+        (self.membership.current().is_voter(own) || needed)
             && self.log.applied() >= self.log.base().index
     }
 
@@ -118,19 +125,36 @@ impl RaftNode {
         };
         let may_lead =
             self.membership.current().is_voter(request.candidate) || request.last > self.log.last();
-        may_lead && (request.transfer || !shielded)
+        let shielded = shielded && !request.transfer && !proof::mutant(Mutant::ShieldIgnored);
+        if may_lead && shielded {
+            proof::mark(Mark::CandidateShielded);
+        }
+        may_lead && !shielded
     }
 
     /// Answers a request for a vote. The term gate has raised the term already where it should.
     pub(super) fn handle_request_vote(&mut self, request: VoteRequest) {
         let candidate = request.candidate;
+        if self.has_removed(candidate) {
+            self.send(candidate, Body::Removed { pre_vote: request.pre_vote });
+            return;
+        }
         // §5.4.1: never for a log that lacks something which this one has.
-        let complete = request.last >= self.log.last();
+        let complete = request.last >= self.log.last()
+            || proof::mutant(Mutant::VoteBlind)
+            || (request.transfer && proof::mutant(Mutant::TransferVoteBlind));
+        let own = self.config.id;
+        let mute = proof::mutant(Mutant::LearnerMute) && !self.membership.current().is_voter(own);
+        if !complete {
+            proof::mark(Mark::ShorterLogRefused);
+        }
         let granted = complete
+            && !mute
             && if request.pre_vote {
                 request.term > self.term && self.heeds(request) && !self.outranks(request)
             } else {
-                let free = self.vote.is_none() && self.term_leader.is_none();
+                let free = (self.vote.is_none() && self.term_leader.is_none())
+                    || proof::mutant(Mutant::VoteTwice);
                 // A vote once given is given again: the answer may have been lost.
                 request.term == self.term
                     && (self.vote == Some(candidate) || (free && self.heeds(request)))
@@ -145,7 +169,11 @@ impl RaftNode {
         } else {
             if self.vote.is_none() {
                 self.vote = Some(candidate);
-                self.disk.hard_state_changed();
+                if !proof::mutant(Mutant::VoteUnsaved) {
+                    self.disk.hard_state_changed();
+                }
+            } else {
+                proof::mark(Mark::VoteRepeated);
             }
             self.rest_election_timer();
         }
@@ -156,9 +184,13 @@ impl RaftNode {
     /// the lower id has it. Else both could win their pre-votes, and then split the vote.
     fn outranks(&self, rival: VoteRequest) -> bool {
         let rank = |last: EntryId, id: NodeId| (last, Reverse(id));
-        matches!(self.role, RoleState::PreCandidate(_))
+        let outranks = matches!(self.role, RoleState::PreCandidate(_))
             && rival.term == self.term.next()
-            && rank(self.log.last(), self.config.id) > rank(rival.last, rival.candidate)
+            && rank(self.log.last(), self.config.id) > rank(rival.last, rival.candidate);
+        if outranks {
+            proof::mark(Mark::RivalOutranked);
+        }
+        outranks
     }
 
     /// A pre-vote was granted: its winner gets time for its campaign.
@@ -196,7 +228,9 @@ impl RaftNode {
             RoleState::PreCandidate(_) => {
                 pre_vote && term == if granted { self.term.next() } else { self.term }
             }
-            RoleState::Candidate(_) => !pre_vote && term == self.term,
+            RoleState::Candidate(_) => {
+                (!pre_vote || proof::mutant(Mutant::PreVoteCounted)) && term == self.term
+            }
             RoleState::Follower(_) | RoleState::Leader(_) => false,
         };
         if about_now && self.membership.current().is_voter(from) {
@@ -228,7 +262,12 @@ impl RaftNode {
             RoleState::Follower(_) | RoleState::Leader(_) => return,
         };
         let votes = |id: NodeId| candidacy.votes.get(&id).copied();
-        match quorum::tally(self.membership.current(), votes) {
+        let config = if proof::mutant(Mutant::ConfigByApply) {
+            self.membership.at(self.log.applied())
+        } else {
+            self.membership.current()
+        };
+        match quorum::tally(config, votes) {
             Tally::Won if pre_vote => self.start_election(false),
             // Nothing of this term may be done before the term is durable.
             Tally::Won if self.disk.hard_state_durable() => self.become_leader(),
@@ -254,6 +293,7 @@ impl RaftNode {
             && !pre_vote
         {
             // The vote was split; a pre-vote quorum was there a moment ago.
+            proof::mark(Mark::VoteSplit);
             let delay_ticks = self.chance.between(1, self.config.loss_delay_ticks_max);
             follower.campaign_in_ticks = Some(delay_ticks);
         }

@@ -4,6 +4,8 @@
 //! `owed`". It is paid as far as the disk has come, so a group of batches that become durable
 //! together is confirmed together, and nothing is confirmed before it is durable.
 
+use crate::proof::{self, Mark, Mutant};
+
 use super::message::{Body, Refusal};
 use super::node::{RaftNode, RoleState};
 use super::read_index::ForwardedReads;
@@ -20,11 +22,11 @@ pub struct Follower {
     /// A pre-vote is due before the timeout.
     pub(super) campaign_in_ticks: Option<u32>,
     /// The connection to the leader broke, and it has not been heard since.
-    link_lost: bool,
+    pub(super) link_lost: bool,
     /// The log matches the leader's up to here: to be confirmed.
-    owed: Option<Index>,
+    pub(super) owed: Option<Index>,
     /// Confirmed, or durable before this leader came.
-    confirmed: Index,
+    pub(super) confirmed: Index,
     /// Own reads that are with the leader.
     pub(super) reads: ForwardedReads,
 }
@@ -127,6 +129,7 @@ impl RaftNode {
         else {
             return Some((prev, entries));
         };
+        proof::mark(Mark::CommittedSkipped);
         let excess = usize::try_from(excess).unwrap_or(usize::MAX).min(entries.len());
         let rest = entries.split_off(excess);
         let known = |id: EntryId| self.log.term_at(id.index).is_none_or(|term| term == id.term);
@@ -137,12 +140,16 @@ impl RaftNode {
     /// Makes the log continue with `entries`, of which it may hold some already.
     fn splice(&mut self, mut entries: Vec<Entry>) {
         let held = entries.iter().take_while(|entry| self.log.holds(entry.id)).count();
-        let new = entries.split_off(held);
+        let new =
+            if proof::mutant(Mutant::CutMatching) { entries } else { entries.split_off(held) };
         let Some(first) = new.first() else { return };
         let from = first.id.index;
         if from <= self.log.last().index {
+            proof::mark(Mark::ConflictTruncate);
             self.log.truncate(from);
-            self.membership.truncate(from);
+            if !proof::mutant(Mutant::ConfigOutlivesCut) {
+                self.membership.truncate(from);
+            }
             if let RoleState::Follower(follower) = &mut self.role {
                 follower.confirmed = follower.confirmed.min(from.prev());
                 follower.owed = follower.owed.map(|owed| owed.min(from.prev()));
@@ -170,13 +177,16 @@ impl RaftNode {
         let (Some(leader), Some(owed)) = (follower.leader, follower.owed) else {
             return;
         };
-        let last = owed.min(persisted);
+        let last = if proof::mutant(Mutant::AckUndurable) { owed } else { owed.min(persisted) };
         let in_full = last == owed;
         if in_full {
             follower.owed = None;
         }
         // In part, too: under a steady stream of appends there is always something not durable yet.
         if in_full || last > follower.confirmed {
+            if !in_full {
+                proof::mark(Mark::ConfirmedInPart);
+            }
             follower.confirmed = follower.confirmed.max(last);
             self.send(leader, Body::Appended { last });
         }

@@ -7,9 +7,12 @@
 //! higher one, so that a leader of the past steps down and a member that is stuck behind is freed.
 //! Whatever no honest member sends is dropped.
 
+use crate::proof::{self, Mark, Mutant};
+
+use super::change::{ADDRESS_BYTES_MAX, CHANGES_MAX, Change};
 use super::election::VoteRequest;
 use super::message::{Body, Message, Refusal};
-use super::node::RaftNode;
+use super::node::{RaftNode, RoleState};
 use super::types::{Entry, EntryId, Index, NodeId, Payload, Proposal, SnapshotMeta, Term};
 
 /// No honest cluster gets near it: at a million elections a second, in 100 000 years.
@@ -39,12 +42,16 @@ impl RaftNode {
             Body::Append { .. } | Body::Heartbeat { .. } | Body::InstallSnapshot { .. } => {
                 self.send(from, Body::HeartbeatReply { round: 0 });
             }
+            Body::RequestVote { pre_vote, .. } if self.has_removed(from) => {
+                self.send(from, Body::Removed { pre_vote });
+            }
             Body::RequestVote { pre_vote, .. } => {
                 self.send(from, Body::Vote { granted: false, pre_vote });
             }
+            Body::Removed { .. } => self.handle_removed(from),
             // Whether the proposals were taken when that term was this one is not known any more:
             // no promise about them, just the term.
-            Body::Propose { .. } => {
+            Body::Propose { .. } | Body::Change { .. } => {
                 self.send(from, Body::Refused { ids: Vec::new(), why: Refusal::NotLeader });
             }
             Body::ReadIndex { id } => {
@@ -54,13 +61,22 @@ impl RaftNode {
             Body::Refused { ids, why } if self.membership.knows(from) => {
                 self.handle_refused(ids, why);
             }
+            Body::Appended { last } if proof::mutant(Mutant::StaleAckCounted) => {
+                self.handle_appended(from, last);
+            }
+            Body::Vote { granted, pre_vote } if proof::mutant(Mutant::StaleVoteCounted) => {
+                self.handle_vote(from, self.term, granted, pre_vote);
+            }
+            Body::TimeoutNow if proof::mutant(Mutant::StaleTimeoutNow) => {
+                self.handle_timeout_now(from);
+            }
             Body::Refused { .. }
             | Body::Vote { .. }
             | Body::Appended { .. }
             | Body::Rejected { .. }
             | Body::HeartbeatReply { .. }
             | Body::TimeoutNow
-            | Body::ReadIndexReply { .. } => {}
+            | Body::ReadIndexReply { .. } => proof::mark(Mark::StaleAnswerIgnored),
         }
     }
 
@@ -70,7 +86,7 @@ impl RaftNode {
             // The leader of a later term may be of a membership that has not got here yet.
             Body::Append { .. } | Body::Heartbeat { .. } | Body::InstallSnapshot { .. } => true,
             Body::RequestVote { last, pre_vote, transfer } => {
-                !pre_vote
+                (!pre_vote || proof::mutant(Mutant::PreVoteRaisesTerm))
                     && self.heeds(VoteRequest {
                         candidate: message.from,
                         term: message.term,
@@ -87,6 +103,8 @@ impl RaftNode {
             | Body::HeartbeatReply { .. }
             | Body::TimeoutNow
             | Body::Propose { .. }
+            | Body::Change { .. }
+            | Body::Removed { .. }
             | Body::ReadIndex { .. }
             | Body::ReadIndexReply { .. }
             | Body::Refused { .. }
@@ -100,11 +118,14 @@ impl RaftNode {
             | Body::HeartbeatReply { .. }
             | Body::TimeoutNow
             | Body::Propose { .. }
+            | Body::Change { .. }
+            | Body::Removed { .. }
             | Body::ReadIndex { .. }
             | Body::ReadIndexReply { .. }
             | Body::Refused { .. } => return false,
         };
-        if follow {
+        let leads = matches!(self.role, RoleState::Leader(_));
+        if follow && !(leads && proof::mutant(Mutant::FutureIgnored)) {
             self.raise_term(message.term);
             self.become_follower(None);
         }
@@ -150,6 +171,12 @@ impl RaftNode {
                     self.handle_read_index(from, id);
                 }
             }
+            Body::Change { id, changes } => {
+                if self.membership.knows(from) {
+                    self.handle_change(from, id, &changes);
+                }
+            }
+            Body::Removed { .. } => self.handle_removed(from),
             Body::ReadIndexReply { id, index } => self.handle_read_index_reply(from, id, index),
             Body::Refused { ids, why } => {
                 if self.membership.knows(from) {
@@ -181,10 +208,14 @@ fn is_possible(own: NodeId, message: &Message) -> bool {
             Body::InstallSnapshot { meta } => is_possible_snapshot(meta, *term),
             Body::Propose { proposals } => are_of(*from, proposals),
             Body::ReadIndex { id } => id.origin == *from,
+            Body::Change { id, changes } => {
+                id.origin == *from && changes.len() <= CHANGES_MAX && changes.iter().all(is_decent)
+            }
             Body::ReadIndexReply { index, .. } => is_possible_index(*index),
             Body::Vote { .. }
             | Body::HeartbeatReply { .. }
             | Body::TimeoutNow
+            | Body::Removed { .. }
             | Body::Refused { .. } => true,
         }
 }
@@ -212,6 +243,15 @@ fn are_consecutive(prev: EntryId, entries: &[Entry], term: Term) -> bool {
 
 fn is_possible_snapshot(meta: &SnapshotMeta, term: Term) -> bool {
     meta.last.index.0 > 0 && is_possible_id(meta.last, term) && !meta.config.voters.is_empty()
+}
+
+fn is_decent(change: &Change) -> bool {
+    match change {
+        Change::Add { address, .. } | Change::Relocate { address, .. } => {
+            !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX
+        }
+        Change::Promote(_) | Change::Remove(_) => true,
+    }
 }
 
 /// Proposals come from the member where they came in, in the order in which they did.

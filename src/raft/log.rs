@@ -15,38 +15,40 @@
 
 use std::collections::VecDeque;
 
+use crate::proof::{self, Mark, Mutant};
+
 use super::types::{Entry, EntryId, Index, PersistSeq, Term};
 
 /// Entries after `base`, and the cursors.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Log {
-    base: EntryId,
-    entries: VecDeque<Entry>,
+    pub(super) base: EntryId,
+    pub(super) entries: VecDeque<Entry>,
     /// Sizes of the entries.
-    bytes: usize,
+    pub(super) bytes: usize,
     /// The disk holds this log up to here.
-    persisted: Index,
+    pub(super) persisted: Index,
     /// Up to here entries went into some batch for the disk.
-    issued: Index,
+    pub(super) issued: Index,
     /// A snapshot replaced the log and is in no batch yet.
-    snapshot_unissued: bool,
-    batches: VecDeque<Batch>,
-    committed: Index,
+    pub(super) snapshot_unissued: bool,
+    pub(super) batches: VecDeque<Batch>,
+    pub(super) committed: Index,
     /// Up to here entries were handed out for apply.
-    handed: Index,
-    applied: Index,
+    pub(super) handed: Index,
+    pub(super) applied: Index,
     /// Sizes of the entries beyond `applied`.
-    unapplied_bytes: usize,
+    pub(super) unapplied_bytes: usize,
     /// Sizes of those among them that are handed out.
-    handed_bytes: usize,
+    pub(super) handed_bytes: usize,
 }
 
 /// A batch on its way to the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Batch {
-    seq: PersistSeq,
+pub struct Batch {
+    pub(super) seq: PersistSeq,
     /// Once durable, the disk holds the present log up to here.
-    upto: Index,
+    pub(super) upto: Index,
 }
 
 impl Log {
@@ -159,6 +161,12 @@ impl Log {
         self.entries.range(start..).take_while(fits).cloned().collect()
     }
 
+    /// Entries `from` to `upto`, as far as they are here.
+    pub fn iter(&self, from: Index, upto: Index) -> impl Iterator<Item = &Entry> {
+        let start = self.position(from).unwrap_or(self.entries.len());
+        self.entries.range(start..).take_while(move |entry| entry.id.index <= upto)
+    }
+
     /// Adds the next entry.
     pub fn append(&mut self, entry: Entry) {
         let last = self.last();
@@ -180,8 +188,11 @@ impl Log {
         let kept = from.prev();
         self.persisted = self.persisted.min(kept);
         self.issued = self.issued.min(kept);
-        for batch in &mut self.batches {
-            batch.upto = batch.upto.min(kept);
+        for batch in self.batches.iter_mut().filter(|batch| batch.upto > kept) {
+            proof::mark(Mark::WriteOvertaken);
+            if !proof::mutant(Mutant::OvertakenWriteCounted) {
+                batch.upto = kept;
+            }
         }
     }
 
@@ -190,7 +201,11 @@ impl Log {
         assert!(last.index > self.committed, "a snapshot of the past brings nothing");
         // What was committed is part of the snapshot's past; nothing else on disk is vouched for
         // until the snapshot is there too.
-        self.persisted = self.persisted.min(self.committed);
+        self.persisted = if proof::mutant(Mutant::SnapshotUnsaved) {
+            last.index
+        } else {
+            self.persisted.min(self.committed)
+        };
         for batch in &mut self.batches {
             batch.upto = batch.upto.min(self.persisted);
         }
@@ -240,7 +255,11 @@ impl Log {
         if self.applied < self.base.index || self.handed_bytes >= bytes_max {
             return Vec::new();
         }
-        let upto = self.committed.min(self.persisted);
+        let upto = if proof::mutant(Mutant::ApplyUndurable) {
+            self.committed
+        } else {
+            self.committed.min(self.persisted)
+        };
         let entries = self.slice(self.handed.next(), upto, bytes_max);
         if let Some(last) = entries.last() {
             self.handed = last.id.index;

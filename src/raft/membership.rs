@@ -2,8 +2,8 @@
 //!
 //! A configuration is in force from the moment its entry is appended, committed or not, so
 //! cutting the log's tail brings the previous one back, and a snapshot brings its own: the log is
-//! the only source. This room keeps the history that is needed for that, no more. Deciding on a
-//! change (one at a time, promotion, removal of a leader) is not here yet.
+//! the only source. This file keeps the history that is needed for that, no more: what a change
+//! makes of a configuration is in `change`, and who may change it when, in `reconfigure`.
 
 use std::collections::VecDeque;
 
@@ -12,20 +12,32 @@ use super::types::{Configuration, Entry, Index, NodeId, Payload};
 /// The configurations that the log in memory holds, and the one it starts under.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Membership {
-    base: Configuration,
+    pub(super) base: Configuration,
     /// Ascending by index, all beyond the base.
-    changes: VecDeque<(Index, Configuration)>,
+    pub(super) changes: VecDeque<(Index, Configuration)>,
+    /// It is another than the caller was last told.
+    pub(super) news: bool,
 }
 
 impl Membership {
     /// In force: `base`, as of the start of the log.
     pub fn new(base: Configuration) -> Self {
-        Self { base, changes: VecDeque::new() }
+        Self { base, changes: VecDeque::new(), news: false }
     }
 
     /// The configuration in force: the latest in the log.
     pub fn current(&self) -> &Configuration {
         self.changes.back().map_or(&self.base, |(_, config)| config)
+    }
+
+    /// Where the configuration in force stands in the log; 0 if it is as old as the log.
+    pub fn since(&self) -> Index {
+        self.changes.back().map_or(Index(0), |(index, _)| *index)
+    }
+
+    /// The configuration in force, if it changed since this was last asked.
+    pub fn take_news(&mut self) -> Option<Configuration> {
+        std::mem::take(&mut self.news).then(|| self.current().clone())
     }
 
     /// The configuration as of `index`.
@@ -36,8 +48,7 @@ impl Membership {
 
     /// Whether `id` takes part at all, voting or learning.
     pub fn knows(&self, id: NodeId) -> bool {
-        let config = self.current();
-        config.is_voter(id) || config.learners.contains(&id)
+        self.current().is_member(id)
     }
 
     /// Takes note of an appended entry. True if it changed the membership.
@@ -50,6 +61,7 @@ impl Membership {
                     "configurations come in log order"
                 );
                 self.changes.push_back((entry.id.index, config.clone()));
+                self.news = true;
                 true
             }
         }
@@ -59,6 +71,7 @@ impl Membership {
     pub fn truncate(&mut self, from: Index) {
         while self.changes.back().is_some_and(|(index, _)| *index >= from) {
             self.changes.pop_back();
+            self.news = true;
         }
     }
 
@@ -72,7 +85,8 @@ impl Membership {
 
     /// A snapshot replaced the log: its membership wins.
     pub fn restore(&mut self, config: Configuration) {
-        *self = Self::new(config);
+        let news = self.news || config != *self.current();
+        *self = Self { news, ..Self::new(config) };
     }
 }
 

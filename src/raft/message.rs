@@ -5,6 +5,7 @@
 //! duplicated, delayed or reordered. Cluster identity and authenticity are checked before a
 //! message gets here.
 
+use super::change::{Change, ChangeError};
 use super::types::{Entry, EntryId, Index, NodeId, Proposal, RequestId, SnapshotMeta, Term};
 
 /// A message between two members.
@@ -86,6 +87,13 @@ pub enum Body {
         /// In the order in which they came in; sequences strictly increase.
         proposals: Vec<Proposal>,
     },
+    /// A follower passes on changes of the membership that its operator wants.
+    Change {
+        /// The request.
+        id: RequestId,
+        /// To be done in one step.
+        changes: Vec<Change>,
+    },
     /// A follower passes reads to the leader of `term`: "as of which index may I answer?".
     ReadIndex {
         /// The reads.
@@ -97,6 +105,11 @@ pub enum Body {
         id: RequestId,
         /// What must have been applied.
         index: Index,
+    },
+    /// The receiver asked for a vote, and is no member any more.
+    Removed {
+        /// Which kind of request it answers.
+        pre_vote: bool,
     },
     /// The leader did not take these proposals or reads: they will never take effect.
     Refused {
@@ -116,4 +129,6 @@ pub enum Refusal {
     Transferring,
     /// Too much is uncommitted or waiting already.
     Busy,
+    /// The membership cannot be changed like this, or not now.
+    Change(ChangeError),
 }

@@ -50,9 +50,10 @@
 //!
 //! *Transfer* (thesis §3.10; `transfer`). A leader hands over to a member that has everything.
 //!
-//! *Membership* (§6, thesis §4.1; `membership`). A configuration is an entry, in force as soon as
-//! it is in the log. All counting is done over configurations with two halves, for joint
-//! consensus, and learners.
+//! *Membership* (§6, thesis §4; `membership`, `change`, `reconfigure`). A configuration is an
+//! entry, in force as soon as it is in the log. Every change of who votes goes through a joint
+//! configuration, in which the majorities of both halves must agree, and which whoever leads then
+//! leaves by itself. New members begin as learners, and become voters once they have caught up.
 //!
 //! # Where this departs from the paper
 //!
@@ -70,9 +71,6 @@
 //!
 //! # What is deliberately absent
 //!
-//! - *Proposing membership changes.* Everything else handles them: joint quorums, learners,
-//!   truncation of a configuration, snapshots that bring one. A leader that a configuration leaves
-//!   out does not count itself, but does not step down for that either.
 //! - *Lease reads.* They trust clocks; a pause at the wrong moment makes them lie.
 //! - *Leader with a hung disk.* It can lead for as long as its followers' disks work, and
 //!   [`Status`] shows how far its own has fallen behind; when to hand over is the caller's call.
@@ -103,6 +101,9 @@ mod proposal;
 mod read_index;
 mod transfer;
 
+mod change;
+mod reconfigure;
+
 mod log;
 mod membership;
 mod progress;
@@ -110,9 +111,13 @@ mod progress;
 mod chance;
 mod quorum;
 
+#[cfg(feature = "sim")]
+pub mod canonical;
+
 #[cfg(test)]
 mod testing;
 
+pub use change::{ADDRESS_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError, MEMBERS_MAX};
 pub use config::{Config, Restored};
 pub use message::{Body, Message, Refusal};
 pub use node::RaftNode;

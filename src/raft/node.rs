@@ -8,6 +8,8 @@
 //! first (§5.1). Messages that have to wait for that ride on the batch that makes it so. Entries
 //! have their own rule, in `follower`.
 
+use crate::proof::{self, Mutant};
+
 use super::chance::Chance;
 use super::config::{Config, Restored};
 use super::election::Candidacy;
@@ -35,11 +37,13 @@ pub struct RaftNode {
     pub(super) role: RoleState,
     pub(super) log: Log,
     pub(super) membership: Membership,
+    /// A member said that this one was removed.
+    pub(super) told_removed: bool,
     pub(super) forwards: Forwards,
     pub(super) disk: DiskCursor,
     pub(super) out: Outbox,
     /// What the last `Ready` told of term, role and leader.
-    reported: Transition,
+    pub(super) reported: Transition,
     pub(super) chance: Chance,
 }
 
@@ -60,13 +64,13 @@ pub enum RoleState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DiskCursor {
     /// The latest batch handed out.
-    issued: PersistSeq,
+    pub(super) issued: PersistSeq,
     /// The latest batch that is durable.
-    done: PersistSeq,
+    pub(super) done: PersistSeq,
     /// Term or vote changed since the latest batch.
-    dirty: bool,
+    pub(super) dirty: bool,
     /// The batch that has the present term and vote, unless dirty.
-    hard_state_in: PersistSeq,
+    pub(super) hard_state_in: PersistSeq,
 }
 
 impl DiskCursor {
@@ -84,7 +88,7 @@ impl DiskCursor {
 /// What has piled up for the next `Ready`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outbox {
-    messages: Vec<Message>,
+    pub(super) messages: Vec<Message>,
     pub(super) reads: Vec<ReadGrant>,
     pub(super) refused: Vec<(RequestId, Refusal)>,
     pub(super) snapshots_wanted: Vec<NodeId>,
@@ -111,6 +115,7 @@ impl RaftNode {
             role: RoleState::Follower(follower),
             log,
             membership,
+            told_removed: false,
             forwards: Forwards::after_restart(),
             disk: DiskCursor::default(),
             out: Outbox::default(),
@@ -176,7 +181,7 @@ impl RaftNode {
         if self.disk.dirty || self.log.needs_batch() {
             ready.persist = Some(self.next_batch());
         }
-        if self.disk.hard_state_durable() {
+        if self.disk.hard_state_durable() || proof::mutant(Mutant::RevealEarly) {
             ready.messages = std::mem::take(&mut self.out.messages);
         }
         self.out.messages.truncate(MESSAGES_WAITING_MAX);
@@ -184,6 +189,7 @@ impl RaftNode {
         ready.reads = std::mem::take(&mut self.out.reads);
         ready.refused = std::mem::take(&mut self.out.refused);
         ready.snapshots_wanted = std::mem::take(&mut self.out.snapshots_wanted);
+        ready.configuration = self.membership.take_news();
         let now = Transition { term: self.term, role: self.role(), leader: self.leader() };
         if now != self.reported {
             self.reported = now;
@@ -201,7 +207,9 @@ impl RaftNode {
         if disk.dirty {
             disk.dirty = false;
             disk.hard_state_in = seq;
-            messages_after = std::mem::take(&mut self.out.messages);
+            if !proof::mutant(Mutant::RevealEarly) {
+                messages_after = std::mem::take(&mut self.out.messages);
+            }
         }
         let (restart, entries) = self.log.begin_batch(seq);
         let snapshot = restart.then(|| SnapshotMeta {
@@ -252,7 +260,9 @@ impl RaftNode {
         self.vote = None;
         self.term_leader = None;
         self.forwards = Forwards::in_new_term();
-        self.disk.hard_state_changed();
+        if !proof::mutant(Mutant::TermUnsaved) {
+            self.disk.hard_state_changed();
+        }
     }
 
     /// Holds after every input. A violation is a bug of ours, and no answer would be right.

@@ -18,15 +18,17 @@ use super::types::Index;
 /// A follower or learner, as its leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Progress {
-    matched: Index,
-    next: Index,
-    state: ProgressState,
+    pub(super) matched: Index,
+    pub(super) next: Index,
+    pub(super) state: ProgressState,
     /// Ticks since it was last heard from.
     pub(super) silent_ticks: u32,
     /// The latest read round that it confirmed.
     pub(super) round_confirmed: u64,
     /// The commit index it was last told.
     pub(super) commit_told: Index,
+    /// Somebody there waits for this to be committed: a proposal or a read that it passed on.
+    pub(super) commit_awaited: Index,
     /// Since the last heartbeat, it was already looked into whether messages to it got lost.
     pub(super) prodded: bool,
 }
@@ -52,8 +54,8 @@ pub enum ProgressState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Window {
     /// Index of the last entry, and bytes, of each.
-    messages: VecDeque<(Index, usize)>,
-    bytes: usize,
+    pub(super) messages: VecDeque<(Index, usize)>,
+    pub(super) bytes: usize,
 }
 
 impl Window {
@@ -87,6 +89,7 @@ impl Progress {
             silent_ticks: 0,
             round_confirmed: 0,
             commit_told: Index(0),
+            commit_awaited: Index(0),
             prodded: false,
         }
     }

@@ -9,6 +9,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::proof::{self, Mark, Mutant};
+
 use super::message::{Body, Refusal};
 use super::node::{RaftNode, RoleState};
 use super::types::{Entry, EntryId, NodeId, Payload, Proposal, RequestId};
@@ -17,26 +19,44 @@ use super::types::{Entry, EntryId, NodeId, Payload, Proposal, RequestId};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Forwards {
     /// Highest sequence taken or refused, by origin.
-    dealt_with: BTreeMap<NodeId, u64>,
+    pub(super) dealt_with: BTreeMap<NodeId, u64>,
+    /// The same, of changes of the membership: they travel apart from proposals.
+    pub(super) changes: BTreeMap<NodeId, u64>,
     /// Whether that is all there is to know: not after a restart within the term.
-    complete: bool,
+    pub(super) complete: bool,
 }
 
 impl Forwards {
     /// After a restart: this member may have led the term before, and have forgotten.
     pub fn after_restart() -> Self {
-        Self { dealt_with: BTreeMap::new(), complete: false }
+        let complete = proof::mutant(Mutant::RefusesForgotten);
+        Self { dealt_with: BTreeMap::new(), changes: BTreeMap::new(), complete }
     }
 
     /// In a new term.
     pub fn in_new_term() -> Self {
-        Self { dealt_with: BTreeMap::new(), complete: true }
+        Self { complete: true, ..Self::after_restart() }
+    }
+
+    /// Whether a change of the membership comes for the first time, for all that is known. It does
+    /// not come for the first time twice.
+    pub fn is_fresh_change(&mut self, id: RequestId) -> bool {
+        let highest = self.changes.entry(id.origin).or_insert(0);
+        let fresh = self.complete && id.sequence > *highest;
+        *highest = (*highest).max(id.sequence);
+        fresh
     }
 
     /// Drops from `proposals` what was dealt with already, and notes the rest as dealt with.
     fn fresh(&mut self, origin: NodeId, mut proposals: Vec<Proposal>) -> Vec<Proposal> {
         let highest = self.dealt_with.entry(origin).or_insert(0);
-        proposals.retain(|proposal| proposal.id.sequence > *highest);
+        proposals.retain(|proposal| {
+            let news = proposal.id.sequence > *highest;
+            if !news {
+                proof::mark(Mark::ProposalRepeated);
+            }
+            news || proof::mutant(Mutant::ProposalTwice)
+        });
         if let Some(last) = proposals.last() {
             *highest = last.id.sequence;
         }
@@ -71,6 +91,7 @@ impl RaftNode {
     /// A follower passes on what its clients propose. Its message is of this term.
     pub(super) fn handle_propose(&mut self, from: NodeId, proposals: Vec<Proposal>) {
         if !self.forwards.complete {
+            proof::mark(Mark::ProposalUnanswered);
             return;
         }
         let proposals = self.forwards.fresh(from, proposals);
@@ -103,7 +124,8 @@ impl RaftNode {
         let RoleState::Leader(leader) = &self.role else {
             unreachable!("only the leader appends");
         };
-        if leader.transfer.is_some() {
+        if leader.transfer.is_some() && !proof::mutant(Mutant::ProposeInTransfer) {
+            proof::mark(Mark::ProposalInTransfer);
             return Some((proposals.iter().map(|one| one.id).collect(), Refusal::Transferring));
         }
         let mut proposals = proposals.into_iter();

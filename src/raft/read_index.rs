@@ -12,6 +12,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::proof::{self, Mark, Mutant};
+
 use super::message::{Body, Refusal};
 use super::node::{RaftNode, RoleState};
 use super::quorum;
@@ -26,16 +28,16 @@ const FORWARDED_READ_TIMEOUTS: u32 = 2;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ReadRounds {
     /// Number of the latest round.
-    round: u64,
-    current: Option<Round>,
-    queue: Vec<RequestId>,
+    pub(super) round: u64,
+    pub(super) current: Option<Round>,
+    pub(super) queue: Vec<RequestId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Round {
+pub struct Round {
     /// The commit index when it started: at least that of each of its reads' arrival.
-    index: Index,
-    reads: Vec<RequestId>,
+    pub(super) index: Index,
+    pub(super) reads: Vec<RequestId>,
 }
 
 impl ReadRounds {
@@ -51,7 +53,10 @@ impl ReadRounds {
 
     /// Lets `id` ride the next round.
     pub fn add(&mut self, id: RequestId) {
-        self.queue.push(id);
+        match &mut self.current {
+            Some(round) if proof::mutant(Mutant::ReadJoinsRound) => round.reads.push(id),
+            Some(_) | None => self.queue.push(id),
+        }
     }
 
     /// Starts a round if there is reason to and none is under way.
@@ -59,7 +64,9 @@ impl ReadRounds {
         if self.current.is_some() || self.queue.is_empty() {
             return None;
         }
-        self.round += 1;
+        if self.round == 0 || !proof::mutant(Mutant::ReadRoundReused) {
+            self.round += 1;
+        }
         self.current = Some(Round { index: committed, reads: std::mem::take(&mut self.queue) });
         Some(self.round)
     }
@@ -83,7 +90,7 @@ impl ReadRounds {
 /// The follower's side: its own reads that are with the leader, and for how many ticks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ForwardedReads {
-    waiting_ticks: BTreeMap<RequestId, u32>,
+    pub(super) waiting_ticks: BTreeMap<RequestId, u32>,
 }
 
 impl ForwardedReads {
@@ -180,12 +187,17 @@ impl RaftNode {
     pub(super) fn start_read_round(&mut self) {
         let committed = self.log.committed();
         // §8, thesis §6.4: without an own-term commit, the commit index may be of the past.
-        if self.log.term_at(committed) != Some(self.term) {
-            return;
-        }
+        let own_commit = self.log.term_at(committed) == Some(self.term)
+            || proof::mutant(Mutant::ReadBeforeCommit);
         let RoleState::Leader(leader) = &mut self.role else {
             return;
         };
+        if !own_commit {
+            if leader.reads.pending() > 0 {
+                proof::mark(Mark::ReadBeforeFirstCommit);
+            }
+            return;
+        }
         if leader.reads.start(committed).is_some() {
             let voters: Vec<NodeId> = self.other_voters().collect();
             for voter in voters {
@@ -203,17 +215,25 @@ impl RaftNode {
         let own_round = leader.reads.round();
         let id = self.config.id;
         let confirmed = quorum::reached(self.membership.current(), |voter| {
-            if voter == id { own_round } else { leader.round_confirmed(voter) }
+            let sure = voter == id || proof::mutant(Mutant::ReadUnconfirmed);
+            if sure { own_round } else { leader.round_confirmed(voter) }
         });
         let Some((index, reads)) = confirmed.and_then(|round| leader.reads.confirmed(round)) else {
             return;
         };
+        let mut answers = Vec::new();
         for id in reads {
             if id.origin == self.config.id {
                 self.out.reads.push(ReadGrant { id, index });
-            } else {
-                self.send(id.origin, Body::ReadIndexReply { id, index });
+                continue;
             }
+            if let Some(progress) = leader.peers.get_mut(&id.origin) {
+                progress.commit_awaited = progress.commit_awaited.max(index);
+            }
+            answers.push((id, index));
+        }
+        for (id, index) in answers {
+            self.send(id.origin, Body::ReadIndexReply { id, index });
         }
     }
 

@@ -12,7 +12,9 @@
 //! Steps overlap freely: the leader's messages leave while its own disk writes (thesis §10.2.1).
 
 use super::message::{Message, Refusal};
-use super::types::{Entry, HardState, Index, NodeId, PersistSeq, RequestId, SnapshotMeta, Term};
+use super::types::{
+    Configuration, Entry, HardState, Index, NodeId, PersistSeq, RequestId, SnapshotMeta, Term,
+};
 
 /// Work for the caller. Empty fields ask nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct Ready {
     pub snapshots_wanted: Vec<NodeId>,
     /// The role, the term or the leader changed since the last `Ready`.
     pub transition: Option<Transition>,
+    /// The membership in force is another than before: whom to reach, and where.
+    pub configuration: Option<Configuration>,
 }
 
 impl Ready {
@@ -43,10 +47,12 @@ impl Ready {
             && self.refused.is_empty()
             && self.snapshots_wanted.is_empty()
             && self.transition.is_none()
+            && self.configuration.is_none()
     }
 }
 
-/// One batch for the disk.
+/// One batch for the disk, to be written whole or not at all: its commit index speaks of the log
+/// that its entries make, and would vouch for others in their place if they were missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Persist {
     /// Its number: consecutive.

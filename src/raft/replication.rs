@@ -5,11 +5,17 @@
 //! follower, and many commits are told once. Appends leave while the leader's own disk writes
 //! (thesis §10.2.1); the leader counts itself as far as that disk has come, like any other.
 //!
+//! A commit is told at once to the follower at which somebody waits for it; the others hear of it
+//! with the next append, and by the next tick if there is none. Under a single client that spares
+//! two messages each way for every write.
+//!
 //! The leader that does not hear from a quorum for an election timeout steps down (thesis §6.2,
 //! CheckQuorum). Commit indexes are not persisted for their own sake: they ride with what is.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+
+use crate::proof::{self, Mark, Mutant};
 
 use super::config::Config;
 use super::log::Log;
@@ -19,16 +25,20 @@ use super::progress::{Progress, ProgressState};
 use super::quorum;
 use super::read_index::ReadRounds;
 use super::transfer::Transfer;
-use super::types::{Entry, EntryId, Index, NodeId, Payload, RequestId};
+use super::types::{Configuration, Entry, EntryId, Index, NodeId, Payload, RequestId};
 
 /// The state of a leader.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Leader {
-    /// Every other member, learners included.
+    /// Every other member, learners included; and those just removed, until they know.
     pub(super) peers: BTreeMap<NodeId, Progress>,
-    heartbeat_elapsed_ticks: u32,
+    pub(super) heartbeat_elapsed_ticks: u32,
+    /// A tick has passed: every follower is to hear of what is committed.
+    pub(super) commit_due: bool,
     pub(super) reads: ReadRounds,
     pub(super) transfer: Option<Transfer>,
+    /// The end of the log at the latest heartbeat: who has that is not far behind.
+    pub(super) last_at_heartbeat: Index,
 }
 
 impl Leader {
@@ -60,15 +70,19 @@ impl RaftNode {
         let leader = Leader {
             peers: peers.map(|peer| (peer, Progress::new(next))).collect(),
             heartbeat_elapsed_ticks: 0,
+            commit_due: false,
             reads: ReadRounds::default(),
             transfer: None,
+            last_at_heartbeat: next,
         };
         assert!(self.term_leader.is_none(), "a term has one leader");
         self.term_leader = Some(id);
         self.enter(RoleState::Leader(leader));
         // §5.4.2, §8: what earlier terms left behind commits with this.
         let noop = self.next_entry(Payload::Noop);
-        self.log.append(noop);
+        if !proof::mutant(Mutant::NoopForgotten) {
+            self.log.append(noop);
+        }
     }
 
     /// A tick of a leader.
@@ -80,6 +94,7 @@ impl RaftNode {
         for progress in leader.peers.values_mut() {
             progress.silent_ticks = progress.silent_ticks.saturating_add(1).min(silent_max + 1);
         }
+        leader.commit_due = true;
         leader.heartbeat_elapsed_ticks += 1;
         let heartbeat_due = leader.heartbeat_elapsed_ticks >= self.config.heartbeat_ticks;
         if heartbeat_due {
@@ -87,11 +102,14 @@ impl RaftNode {
         }
         // CheckQuorum: a leader that cannot be heard must not keep others from finding a new one.
         if self.quorum_silent_ticks().is_none_or(|ticks| ticks >= silent_max) {
+            proof::mark(Mark::QuorumLost);
             self.become_follower(None);
             return;
         }
         self.tick_transfer();
         self.tick_snapshots();
+        self.proceed_with_change();
+        self.part_with_removed();
         if heartbeat_due {
             self.broadcast_heartbeat();
         }
@@ -120,6 +138,7 @@ impl RaftNode {
         for progress in leader.peers.values_mut() {
             progress.prodded = false;
         }
+        leader.last_at_heartbeat = self.log.last().index;
         let peers: Vec<NodeId> = leader.peers.keys().copied().collect();
         for peer in peers {
             self.send_heartbeat(peer);
@@ -128,13 +147,18 @@ impl RaftNode {
 
     /// Commit at most what `peer` is known to hold: it may not hold the rest.
     pub(super) fn send_heartbeat(&mut self, peer: NodeId) {
-        let RoleState::Leader(leader) = &self.role else {
+        let RoleState::Leader(leader) = &mut self.role else {
             return;
         };
-        let Some(progress) = leader.peers.get(&peer) else {
+        let Some(progress) = leader.peers.get_mut(&peer) else {
             return;
         };
-        let commit = progress.matched().min(self.log.committed());
+        let commit = if proof::mutant(Mutant::HeartbeatCommitsAll) {
+            self.log.committed()
+        } else {
+            progress.matched().min(self.log.committed())
+        };
+        progress.commit_told = progress.commit_told.max(commit);
         let round = leader.reads.round();
         self.send(peer, Body::Heartbeat { commit, round });
     }
@@ -159,6 +183,7 @@ impl RaftNode {
         if let Some(progress) = self.heard_from(from) {
             progress.confirm(last, base);
             self.advance_commit();
+            self.promote_when_due(from);
             self.advance_transfer(from, false);
         }
     }
@@ -169,7 +194,8 @@ impl RaftNode {
         let limit = EntryId { term: hint.term, index: hint.index.min(prev) };
         let possible = self.log.highest_possible(limit);
         if let Some(progress) = self.heard_from(from) {
-            progress.reject(prev, possible.index);
+            let news = progress.reject(prev, possible.index);
+            proof::mark(if news { Mark::ProbeMovesBack } else { Mark::StaleRejection });
         }
     }
 
@@ -189,6 +215,7 @@ impl RaftNode {
             self.release_reads();
         }
         self.prod(from);
+        self.promote_when_due(from);
         self.advance_transfer(from, true);
     }
 
@@ -229,17 +256,43 @@ impl RaftNode {
             return;
         };
         let (id, persisted) = (self.config.id, self.log.persisted());
-        let held = quorum::reached(self.membership.current(), |voter| {
+        let mut config = self.membership.current();
+        let counted = Configuration::of_voters(config.voters.iter().copied().chain([id]));
+        if proof::mutant(Mutant::RemovedCounted) && !config.is_voter(id) {
+            config = &counted;
+        }
+        let held = quorum::reached(config, |voter| {
             if voter == id {
-                return persisted;
+                let undurable = proof::mutant(Mutant::CountUndurable);
+                return if undurable { self.log.last().index } else { persisted };
             }
             leader.peers.get(&voter).map_or(Index(0), Progress::matched)
         });
         let Some(index) = held.filter(|index| *index > self.log.committed()) else {
             return;
         };
-        if self.log.term_at(index) == Some(self.term) {
+        let own_term = self.log.term_at(index) == Some(self.term);
+        if own_term || proof::mutant(Mutant::CommitOldTerm) {
+            let before = self.log.committed();
             self.log.commit_to(index);
+            self.note_who_waits(before);
+            self.proceed_with_change();
+        } else {
+            proof::mark(Mark::OldTermWithheld);
+        }
+    }
+
+    /// Whoever passed on a proposal that was committed since `before` waits to hear of it.
+    fn note_who_waits(&mut self, before: Index) {
+        let RoleState::Leader(leader) = &mut self.role else {
+            return;
+        };
+        for entry in self.log.iter(before.next(), self.log.committed()) {
+            if let Payload::Command(proposal) = &entry.payload
+                && let Some(progress) = leader.peers.get_mut(&proposal.id.origin)
+            {
+                progress.commit_awaited = entry.id.index;
+            }
         }
     }
 
@@ -249,7 +302,11 @@ impl RaftNode {
             return;
         };
         let mut messages = Vec::new();
+        let commit_due = std::mem::take(&mut leader.commit_due);
         for (peer, progress) in &mut leader.peers {
+            if commit_due {
+                progress.commit_awaited = self.log.committed();
+            }
             let wants_snapshot = replicate_to(progress, &self.log, &self.config, |body| {
                 messages.push((*peer, body));
             });
@@ -284,9 +341,13 @@ fn replicate_to(
         let idle = progress.next() > last;
         let wait = match progress.state() {
             ProgressState::Probe { paused } => *paused,
-            ProgressState::Replicate(_) if idle => progress.commit_told >= commit,
+            ProgressState::Replicate(_) if idle => progress.commit_told >= progress.commit_awaited,
             ProgressState::Replicate(window) => {
-                window.is_full(config.inflight_messages_max, config.inflight_bytes_max)
+                let full = window.is_full(config.inflight_messages_max, config.inflight_bytes_max);
+                if full {
+                    proof::mark(Mark::WindowFull);
+                }
+                full
             }
             ProgressState::Snapshot { .. } => true,
         };
@@ -297,6 +358,7 @@ fn replicate_to(
         if prev < log.base().index {
             if progress.silent_ticks > config.election_ticks_max {
                 // Whoever is away needs nothing until it is back.
+                proof::mark(Mark::SnapshotPostponed);
                 progress.pause();
                 return false;
             }

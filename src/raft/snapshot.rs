@@ -5,6 +5,8 @@
 //! hand. The leader asks its caller to send one, once, and waits to hear how that went; since the
 //! word may be lost, it looks for itself now and then, and in the end asks again.
 
+use crate::proof::{self, Mark, Mutant};
+
 use super::message::Body;
 use super::node::{RaftNode, RoleState};
 use super::progress::ProgressState;
@@ -26,6 +28,9 @@ impl RaftNode {
         };
         match progress.state() {
             ProgressState::Snapshot { .. } => {
+                if !ok {
+                    proof::mark(Mark::SnapshotFailed);
+                }
                 let reached = if ok { upto.min(last) } else { Index(0) };
                 progress.probe_from(reached.max(progress.matched()).next());
                 // Paced by signs of life: a follower that fails at once is not asked at once.
@@ -64,16 +69,23 @@ impl RaftNode {
     /// A snapshot has arrived, whole.
     pub(super) fn handle_install_snapshot(&mut self, meta: SnapshotMeta) {
         let last = meta.last;
-        if last.index <= self.log.committed() {
+        let stale = last.index <= self.log.committed();
+        let held = self.log.holds(last) && !proof::mutant(Mutant::SnapshotCutsLog);
+        if stale && !proof::mutant(Mutant::StaleSnapshot) {
+            proof::mark(Mark::StaleSnapshotIgnored);
             // Of the past. The leader has what is committed here.
             self.owe(self.log.committed());
-        } else if self.log.holds(last) {
+        } else if held {
+            proof::mark(Mark::SnapshotHeldAlready);
             // The log has all of it: only the commit index is news (§7).
             self.log.commit_to(last.index);
             self.owe(last.index);
         } else {
+            proof::mark(Mark::SnapshotReplacesLog);
             self.log.restore(last);
-            self.membership.restore(meta.config);
+            if !proof::mutant(Mutant::SnapshotKeepsMembership) {
+                self.membership.restore(meta.config);
+            }
             self.owe(last.index);
         }
     }

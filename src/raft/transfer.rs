@@ -8,6 +8,8 @@
 
 use thiserror::Error;
 
+use crate::proof::{self, Mark, Mutant};
+
 use super::message::Body;
 use super::node::{RaftNode, RoleState};
 use super::types::NodeId;
@@ -16,9 +18,9 @@ use super::types::NodeId;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Transfer {
     pub(super) target: NodeId,
-    elapsed_ticks: u32,
+    pub(super) elapsed_ticks: u32,
     /// It was told to campaign.
-    told: bool,
+    pub(super) told: bool,
 }
 
 /// Why leadership is not being handed over.
@@ -52,7 +54,7 @@ impl RaftNode {
         if target == self.config.id {
             return Err(TransferError::AlreadyLeader(target));
         }
-        if !self.membership.current().is_voter(target) {
+        if !self.membership.current().voters.contains(&target) {
             return Err(TransferError::NotVoter(target));
         }
         if leader.transfer.as_ref().is_none_or(|transfer| transfer.target != target) {
@@ -73,7 +75,7 @@ impl RaftNode {
         };
         let config = self.membership.current();
         let in_touch = leader.peers.iter().filter(|(id, progress)| {
-            config.is_voter(**id) && progress.silent_ticks < self.config.election_ticks_min
+            config.voters.contains(id) && progress.silent_ticks < self.config.election_ticks_min
         });
         // The lowest id among equals: any rule would do, but it must be one.
         let best = in_touch.max_by_key(|(id, progress)| {
@@ -92,7 +94,8 @@ impl RaftNode {
         let Some(transfer) = &mut leader.transfer else {
             return;
         };
-        let caught_up = leader.peers.get(&peer).is_some_and(|peer| peer.matched() == last);
+        let caught_up = leader.peers.get(&peer).is_some_and(|peer| peer.matched() == last)
+            || proof::mutant(Mutant::TransferTooEarly);
         if transfer.target == peer && caught_up && (again || !transfer.told) {
             transfer.told = true;
             self.send(peer, Body::TimeoutNow);
@@ -108,6 +111,7 @@ impl RaftNode {
         if let Some(transfer) = &mut leader.transfer {
             transfer.elapsed_ticks += 1;
             if transfer.elapsed_ticks >= ticks_max {
+                proof::mark(Mark::TransferTimedOut);
                 leader.transfer = None;
             }
         }
@@ -115,11 +119,15 @@ impl RaftNode {
 
     /// The leader wants this member to lead.
     pub(super) fn handle_timeout_now(&mut self, from: NodeId) {
-        let RoleState::Follower(follower) = &self.role else {
-            return;
+        let follows = match &self.role {
+            RoleState::Follower(follower) => follower.leader == Some(from),
+            RoleState::PreCandidate(_) | RoleState::Candidate(_) | RoleState::Leader(_) => false,
         };
-        if follower.leader == Some(from) && self.promotable() {
+        let obeys = follows || proof::mutant(Mutant::StaleTimeoutNow);
+        if obeys && self.promotable() {
             self.start_election(true);
+        } else {
+            proof::mark(Mark::TimeoutNowIgnored);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Newtypes keep a term from being taken for an index. Nothing here decides anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU64;
 
@@ -138,7 +138,7 @@ impl Entry {
         let content = match &self.payload {
             Payload::Noop => 0,
             Payload::Command(proposal) => proposal.data.len(),
-            Payload::Config(config) => config.members().len() * 8,
+            Payload::Config(config) => config.size_bytes(),
         };
         content + OVERHEAD_BYTES
     }
@@ -167,12 +167,29 @@ pub struct Configuration {
     pub outgoing: BTreeSet<NodeId>,
     /// Members that receive the log but do not count.
     pub learners: BTreeSet<NodeId>,
+    /// Of the learners, those that become voters by themselves once they have caught up, and whom
+    /// each of them replaces then.
+    pub promoting: BTreeMap<NodeId, Option<NodeId>>,
+    /// Who was a member once: an id never comes back, since its votes and confirmations may.
+    pub removed: BTreeSet<NodeId>,
+    /// Where each member is reached. Without an entry: where its operator said at first.
+    pub addresses: BTreeMap<NodeId, String>,
+    /// Who asked for it, if somebody did.
+    pub request: Option<RequestId>,
 }
 
 impl Configuration {
     /// A configuration of voters alone.
     pub fn of_voters(voters: impl IntoIterator<Item = NodeId>) -> Self {
         Self { voters: voters.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Bytes that it counts for.
+    fn size_bytes(&self) -> usize {
+        let sets = [&self.voters, &self.outgoing, &self.learners, &self.removed];
+        let ids: usize = sets.iter().map(|set| set.len() * 8).sum();
+        let addresses: usize = self.addresses.values().map(|address| address.len() + 8).sum();
+        ids + self.promoting.len() * 16 + addresses
     }
 
     /// Everyone, once, in order of id.
@@ -183,6 +200,11 @@ impl Configuration {
     /// Whether `id` counts in any quorum.
     pub fn is_voter(&self, id: NodeId) -> bool {
         self.voters.contains(&id) || self.outgoing.contains(&id)
+    }
+
+    /// Whether `id` takes part at all, voting or learning.
+    pub fn is_member(&self, id: NodeId) -> bool {
+        self.is_voter(id) || self.learners.contains(&id)
     }
 
     /// Whether both halves must agree.

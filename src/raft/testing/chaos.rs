@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::super::chance::Chance;
+use super::super::{Aim, Change};
 use super::super::{
     Body, Configuration, Entry, EntryId, Index, Message, NodeId, PeerState, Proposal, Ready,
     RequestId, Role, SnapshotMeta,
@@ -16,6 +17,9 @@ use super::super::{
 use super::checker::Checker;
 use super::member::{Durable, Member};
 use super::{config, id};
+
+/// Members that know nothing, and wait to be added.
+const STRANGERS: u64 = 2;
 
 /// What a seed makes of the world: chances in parts of 1000.
 #[derive(Debug)]
@@ -37,6 +41,7 @@ struct Weather {
     link_alarm: u32,
     transfer: u32,
     compact: u32,
+    change: u32,
     tick: u32,
 }
 
@@ -74,6 +79,7 @@ impl Weather {
             link_alarm: some(1, 20),
             transfer: some(1, 15) * storm,
             compact: some(5, 60),
+            change: some(5, 60),
             write: chance.between(300, 1000),
             apply: chance.between(300, 1000),
             propose: chance.between(20, 400),
@@ -94,6 +100,7 @@ impl Weather {
             &mut self.link_alarm,
             &mut self.transfer,
             &mut self.compact,
+            &mut self.change,
             &mut self.propose,
             &mut self.read,
         ] {
@@ -123,14 +130,17 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed, 0);
         let weather = Weather::draw(&mut chance);
-        let members = (1..=weather.members).map(|raw| {
+        // The last ones are strangers, until somebody adds them.
+        let members = (1..=weather.members + STRANGERS).map(|raw| {
             let mut config = config(raw, seed);
             if weather.storm {
                 config.heartbeat_ticks = 1;
                 config.election_ticks_min = 4;
                 config.election_ticks_max = 8;
             }
-            Member::new(config, Durable::new(weather.initial.clone()))
+            let known = raw <= weather.members;
+            let initial = if known { weather.initial.clone() } else { Configuration::default() };
+            Member::new(config, Durable::new(initial))
         });
         Self {
             members: members.collect(),
@@ -346,13 +356,37 @@ impl World {
         if self.chance(self.weather.compact) {
             self.compact(at);
         }
+        if self.chance(self.weather.change) {
+            self.change(at);
+        }
+    }
+
+    /// Wants something changed about who takes part, sensible or not.
+    fn change(&mut self, at: usize) {
+        let count = self.chance.between(1, 2);
+        let changes: Vec<Change> = (0..count).map(|_| self.any_change()).collect();
+        let id = self.next_request(at);
+        self.input(at, |node| node.change_membership(id, changes));
+    }
+
+    fn any_change(&mut self) -> Change {
+        let (id, other) = (self.any_member() as u64 + 1, self.any_member() as u64 + 1);
+        let (id, other) = (super::id(id), super::id(other));
+        let address = format!("host{id}");
+        match self.chance.between(0, 5) {
+            0 => Change::Add { id, address, aim: Aim::Learner },
+            1 => Change::Add { id, address, aim: Aim::Voter { replaces: None } },
+            2 => Change::Add { id, address, aim: Aim::Voter { replaces: Some(other) } },
+            3 => Change::Promote(id),
+            4 => Change::Remove(id),
+            _ => Change::Relocate { id, address: format!("{address} in room {}", self.now) },
+        }
     }
 
     fn crash(&mut self, at: usize) {
         let pending = self.members[at].writes.len() as u32;
-        let whole = self.chance.between(0, pending) as usize;
-        let part = self.chance(500).then(|| self.chance.between(0, 4) as usize);
-        self.members[at].crash(whole, part);
+        let done = self.chance.between(0, pending) as usize;
+        self.members[at].crash(done);
         let crashed = self.members[at].config.id;
         self.checker.crashed(crashed, &self.members[at].durable);
         self.checker.forget_reads(crashed);
@@ -437,9 +471,15 @@ impl World {
             self.step();
         }
         self.proposed.clear();
+        let config = self.settled_configuration();
         for at in 0..self.members.len() {
-            self.propose(at);
-            self.read(at);
+            let id = self.members[at].config.id;
+            if config.is_member(id) {
+                self.propose(at);
+                self.read(at);
+            } else {
+                self.checker.forget_reads(id);
+            }
         }
         for _ in 0..60 {
             self.step();
@@ -447,9 +487,26 @@ impl World {
         self.assert_recovered();
     }
 
+    /// What the one leader has made of all changes.
+    fn settled_configuration(&self) -> Configuration {
+        let nodes = self.members.iter().filter_map(|member| member.node.as_ref());
+        let leader = nodes.filter(|node| node.role() == Role::Leader).max_by_key(|n| n.term());
+        let Some(leader) = leader else {
+            let nodes = self.members.iter().filter_map(|member| member.node.as_ref());
+            let statuses: Vec<_> = nodes.map(super::super::RaftNode::status).collect();
+            panic!("no leader after the storm: {statuses:#?}");
+        };
+        let config = leader.membership().clone();
+        assert!(!config.is_joint(), "a joint configuration is left: {config:?}");
+        assert!(config.promoting.is_empty(), "who has caught up votes: {config:?}");
+        config
+    }
+
     fn assert_recovered(&self) {
+        let config = self.settled_configuration();
+        let members = self.members.iter().filter(|member| config.is_member(member.config.id));
         let status = |member: &Member| member.node.as_ref().expect("all are up").status();
-        let statuses: Vec<_> = self.members.iter().map(status).collect();
+        let statuses: Vec<_> = members.map(status).collect();
         let leaders = statuses.iter().filter(|status| status.role == Role::Leader).count();
         assert_eq!(leaders, 1, "one leader after the storm: {statuses:#?}");
         let committed = Index(self.checker.committed.len() as u64);
@@ -474,7 +531,7 @@ fn number(variable: &str, default: u64) -> u64 {
 #[test]
 fn random_runs_keep_every_promise() {
     let from = number("RAFT_CHAOS_FROM", 0);
-    let (mut elections, mut commits, mut reads, mut refusals) = (0, 0, 0, 0);
+    let (mut elections, mut commits, mut reads, mut refusals, mut changes) = (0, 0, 0, 0, 0);
     for seed in from..from + number("RAFT_CHAOS_SEEDS", 120) {
         // Printed by the test harness if a check fails.
         println!("seed {seed}");
@@ -487,9 +544,11 @@ fn random_runs_keep_every_promise() {
         commits += world.checker.committed.len();
         reads += world.checker.reads_released;
         refusals += world.checker.refusals;
+        changes += world.checker.changes;
     }
-    println!("elections {elections} commits {commits} reads {reads} refusals {refusals}");
-    assert!(elections > 0 && commits > 0 && reads > 0 && refusals > 0, "something happened");
+    let all = [elections, commits, reads, refusals, changes];
+    println!("elections, commits, reads, refusals, changes: {all:?}");
+    assert!(all.iter().all(|count| *count > 0), "something of each happened: {all:?}");
 }
 
 #[test]

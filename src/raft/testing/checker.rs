@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::quorum::{self, Tally};
 use super::super::{
-    Body, Entry, EntryId, Index, Message, NodeId, Payload, ReadGrant, RequestId, Role, Term,
+    Body, Configuration, Entry, EntryId, Index, Message, NodeId, Payload, ReadGrant, RequestId,
+    Role, Term,
 };
 use super::member::{Durable, Member};
 
@@ -25,6 +26,10 @@ pub struct Checker {
     pub elections: usize,
     pub reads_released: usize,
     pub refusals: usize,
+    /// Joint configurations committed.
+    pub changes: usize,
+    /// The configuration committed last.
+    configuration: Option<Configuration>,
 }
 
 impl Checker {
@@ -65,7 +70,9 @@ impl Checker {
                 continue;
             }
             assert_eq!(self.committed.len() as u64 + 1, index.0, "commits without gaps");
-            let config = node.membership_at(index);
+            // A leader counts by the latest configuration in its log, whatever it counts.
+            let leads = node.role() == Role::Leader;
+            let config = if leads { node.membership() } else { node.membership_at(index) };
             let durable = |id: NodeId| {
                 let member = members.iter().find(|member| member.config.id == id);
                 Some(member.is_some_and(|member| member.durable.holds(entry.id)))
@@ -77,8 +84,33 @@ impl Checker {
                 assert!(self.proposals_committed.insert(id), "{id:?} took effect twice");
                 assert!(!self.proposals_refused.contains(&id), "{id:?} was refused");
             }
+            if let Payload::Config(config) = &entry.payload {
+                self.check_adjacent(config);
+                self.changes += usize::from(config.is_joint());
+            }
             self.committed.push(entry);
         }
+    }
+
+    /// Who was removed stays away, and voters change by way of both majorities alone (§6).
+    fn check_adjacent(&mut self, next: &Configuration) {
+        if let Some(last) = &self.configuration {
+            assert!(last.removed.is_subset(&next.removed), "{next:?} forgets who was removed");
+            if last.is_joint() {
+                assert!(
+                    !next.is_joint() && next.voters == last.voters,
+                    "{next:?} follows {last:?}"
+                );
+            } else if next.is_joint() {
+                assert_eq!(next.outgoing, last.voters, "the half that goes is the one there was");
+            } else {
+                assert_eq!(next.voters, last.voters, "voters change in a joint step alone");
+            }
+        }
+        let back =
+            next.removed.iter().find(|id| next.voters.contains(id) || next.learners.contains(id));
+        assert_eq!(back, None, "a removed member came back");
+        self.configuration = Some(next.clone());
     }
 
     fn check_leader_completeness(&self, member: &Member) {

@@ -1,7 +1,7 @@
 //! A member with a simulated disk and state machine: what the caller of the core does, in small.
 //!
-//! Batches are written in order and become durable when the test says so; a crash keeps those, and
-//! as much of the next as the test says. The state machine is the chain of entries it has applied.
+//! Batches are written in order and become durable, whole, when the test says so; a crash keeps
+//! those. The state machine is the chain of entries it has applied.
 
 use std::collections::VecDeque;
 
@@ -86,23 +86,14 @@ impl Member {
         self.node = Some(RaftNode::new(self.config.clone(), restored));
     }
 
-    /// Stops at once. Of the writes under way, `whole` batches reached the disk, and of the next
-    /// one its hard state and `part` entries, if it brings no snapshot.
-    pub fn crash(&mut self, whole: usize, part: Option<usize>) {
+    /// Stops at once. Of the writes under way, so many reached the disk: each whole or not at all.
+    pub fn crash(&mut self, done: usize) {
         self.node = None;
         self.applying.clear();
         self.restoring = None;
-        for _ in 0..whole {
+        for _ in 0..done {
             let Some(batch) = self.writes.pop_front() else { break };
             self.durable.write(batch.hard_state, batch.snapshot, &batch.entries);
-        }
-        if let (Some(part), Some(batch)) = (part, self.writes.front())
-            && batch.snapshot.is_none()
-        {
-            let part = part.min(batch.entries.len());
-            let entries = batch.entries[..part].to_vec();
-            let hard_state = batch.hard_state;
-            self.durable.write(hard_state, None, &entries);
         }
         self.writes.clear();
     }

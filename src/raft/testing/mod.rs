@@ -34,6 +34,7 @@ fn config(raw: u64, seed: u64) -> Config {
         uncommitted_bytes_max: 4096,
         reads_pending_max: 4,
         ready_bytes_max: 1024,
+        addresses: std::collections::BTreeMap::new(),
         seed,
     }
 }

@@ -23,6 +23,8 @@ use super::checker::Checker;
 use super::member::{Durable, Member};
 use super::{config, id, show};
 
+mod membership;
+
 type Outcome = Result<(), Box<dyn Error>>;
 
 /// A cluster in the hands of a script.
@@ -61,6 +63,7 @@ impl goldenscript::Runner for Script {
             }
             "snapshot" | "snapshot_sent" => self.snapshot(&command.name, &mut args)?,
             "step" => self.inject(&mut args)?,
+            "join" | "change" | "members" => self.membership(&command.name, &mut args)?,
             "status" | "peers" | "log" => self.look(&command.name, &mut args)?,
             other => return Err(format!("unknown command {other}").into()),
         }
@@ -76,6 +79,7 @@ impl Script {
             voters: list(args.take_key("voters").ok_or("who?")?)?.into_iter().collect(),
             outgoing: list(args.take_key("outgoing").unwrap_or(""))?.into_iter().collect(),
             learners: list(args.take_key("learners").unwrap_or(""))?.into_iter().collect(),
+            ..Configuration::default()
         };
         let limits: Vec<(String, usize)> = std::iter::from_fn(|| args.next_key())
             .map(|(key, value)| Ok((key.to_owned(), value.parse()?)))
@@ -116,7 +120,7 @@ impl Script {
         durable.hard_state.term = Term(term.or(terms.last().copied()).unwrap_or(0));
         durable.hard_state.vote = vote;
         durable.hard_state.commit = Index(commit);
-        self.members[at].crash(0, None);
+        self.members[at].crash(0);
         self.members[at].start();
         self.checker.crashed(self.members[at].config.id, &self.members[at].durable);
         Ok(())
@@ -203,7 +207,7 @@ impl Script {
             }
             "apply" => self.apply(at),
             "crash" => {
-                self.members[at].crash(0, None);
+                self.members[at].crash(0);
                 let member = &self.members[at];
                 self.checker.crashed(member.config.id, &member.durable);
                 self.checker.forget_reads(member.config.id);
@@ -357,12 +361,23 @@ impl Script {
         let ready = node.ready();
         self.checker.observe(&self.members, at);
         self.checker.check_log(&self.members[at]);
-        let Ready { messages, persist, committed, reads, refused, snapshots_wanted, transition } =
-            ready;
+        let Ready {
+            messages,
+            persist,
+            committed,
+            reads,
+            refused,
+            snapshots_wanted,
+            transition,
+            configuration,
+        } = ready;
         let id = self.members[at].config.id;
         if let Some(now) = transition {
             let before = self.roles.insert(id, now.role).expect("known from the start");
             self.say(at, &show::transition(before, now));
+        }
+        if let Some(configuration) = configuration {
+            self.say(at, &format!("now under {}", show::configuration(&configuration)));
         }
         for (request, why) in refused {
             self.checker.refused(request);

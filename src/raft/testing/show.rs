@@ -1,11 +1,13 @@
 //! The core's values in the compact form of the golden scripts.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::super::node::RoleState;
 use super::super::progress::ProgressState;
 use super::super::{
-    Body, Entry, Message, NodeId, Payload, Persist, RaftNode, RequestId, Role, Transition,
+    Body, Configuration, Entry, Message, NodeId, Payload, Persist, RaftNode, RequestId, Role,
+    Transition,
 };
 
 /// `a` or, for nobody, `-`.
@@ -23,15 +25,33 @@ pub fn entry(entry: &Entry) -> String {
     let content = match &entry.payload {
         Payload::Noop => "noop".to_owned(),
         Payload::Command(proposal) => format!("\"{}\"", String::from_utf8_lossy(&proposal.data)),
-        Payload::Config(config) => {
-            let list = |ids: &std::collections::BTreeSet<NodeId>| {
-                let ids: Vec<String> = ids.iter().map(|id| who(Some(*id))).collect();
-                ids.join("+")
-            };
-            format!("voters {} outgoing {}", list(&config.voters), list(&config.outgoing))
-        }
+        Payload::Config(config) => configuration(config),
     };
     format!("{} {content}", entry.id)
+}
+
+/// `voters 1+2+4 and 1+2+3, learners 5 (to vote for n2), removed 6`
+pub fn configuration(config: &Configuration) -> String {
+    let list = |ids: &BTreeSet<NodeId>| {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        ids.join("+")
+    };
+    let mut text = format!("voters {}", list(&config.voters));
+    if config.is_joint() {
+        write!(text, " and {}", list(&config.outgoing)).expect("a string");
+    }
+    for learner in &config.learners {
+        let aim = match config.promoting.get(learner) {
+            None => "",
+            Some(None) => " (to vote)",
+            Some(Some(replaced)) => &format!(" (to vote for n{replaced})"),
+        };
+        write!(text, ", learner {learner}{aim}").expect("a string");
+    }
+    if !config.removed.is_empty() {
+        write!(text, ", removed {}", list(&config.removed)).expect("a string");
+    }
+    text
 }
 
 /// `[2@1 "a", 3@1 "b"]`, shortened in the middle.
@@ -79,6 +99,8 @@ fn body(body: &Body) -> String {
         Body::ReadIndexReply { id, index } => {
             format!("ReadIndexReply {} at {index}", request(*id))
         }
+        Body::Change { id, changes } => format!("Change {} {changes:?}", request(*id)),
+        Body::Removed { pre_vote: _ } => "Removed".to_owned(),
         Body::Refused { ids, why } => {
             let ids: Vec<String> = ids.iter().map(|id| request(*id)).collect();
             format!("Refused {} {why:?}", ids.join(" "))
