@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use crate::proof::{Mark, mark};
 use crate::raft::types::{Configuration, EntryId, HardState, SnapshotMeta};
 
 use super::disk::{Disk, DiskFile};
@@ -124,6 +125,9 @@ fn form<D: Disk>(
     first: &Configuration,
 ) -> Result<(), Error> {
     let names = disk.list().context("list", || disk.path(""))?;
+    if names.iter().any(|name| name != LOCK) {
+        mark(Mark::FormedAnew);
+    }
     for name in &names {
         let unformed = match segment::parse_name(name) {
             Some(number) => is_unformed(disk, number)?,

@@ -16,6 +16,8 @@
 
 use bytes::Bytes;
 
+use crate::proof::{Mark, Mutant, mark, mutant};
+
 /// What the disk writes whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
 /// Where groups start. Divides a sector, and is the size of a header.
@@ -146,11 +148,8 @@ pub(super) fn open_body(header: &Header, stored: &[u8]) -> Body {
         return Body::Valid(Bytes::from(body));
     }
     // The part beside the header arrived with it; only the sectors after it can be missing.
-    if later_sectors(header.place.offset_bytes, stored).any(is_blank) {
-        Body::Torn
-    } else {
-        Body::Damaged
-    }
+    let torn = later_sectors(header.place.offset_bytes, stored).any(is_blank);
+    if torn || mutant(Mutant::DamageTakenForTear) { Body::Torn } else { Body::Damaged }
 }
 
 /// Finishes the group in `buffer`, which holds room for the header and then the body: pads it,
@@ -191,6 +190,7 @@ fn unblank(offset_bytes: u64, stored: &mut [u8]) -> u32 {
     for mask in 1..=u32::MAX {
         apply_mask(stored, mask);
         if !later_sectors(offset_bytes, stored).any(is_nearly_blank) {
+            mark(Mark::GroupMasked);
             return mask;
         }
         apply_mask(stored, mask);

@@ -50,8 +50,8 @@ impl Identity {
     }
 }
 
-/// What the directory says of itself; `None` if it says nothing.
-pub(super) fn read<D: Disk>(disk: &D) -> Result<Option<Identity>, Error> {
+/// What the directory says of itself; `None` if it says nothing, as an empty one does.
+pub fn read<D: Disk>(disk: &D) -> Result<Option<Identity>, Error> {
     let path = || disk.path(FILE);
     let file = match disk.open(FILE, Access::Read) {
         Ok(file) => file,

@@ -10,7 +10,7 @@
 //! - a snapshot of our own: [`SnapshotWriter::finish`], [`Wal::release`],
 //!   [`SnapshotStore::adopt`];
 //! - a snapshot received: [`SnapshotWriter::finish`], [`Wal::append`] with it, [`Wal::sync`],
-//!   [`SnapshotStore::adopt`].
+//!   [`SnapshotStore::adopt_received`].
 //!
 //! Knows nothing of consensus but its nouns, nothing of what commands mean, and has no thread, no
 //! clock and no chance of its own.
@@ -21,6 +21,7 @@ mod data_dir;
 mod error;
 mod frame;
 mod identity;
+mod instances;
 mod openings;
 mod record;
 mod recovery;
@@ -38,7 +39,8 @@ mod tests;
 pub use data_dir::{DataDir, Opening, open};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::Error;
-pub use identity::Identity;
+pub use identity::{Identity, read as identity};
+pub use instances::Instances;
 pub use recovery::{Record, Recovery};
 pub use snapshot::{CHUNK_BYTES, SnapshotInfo, SnapshotReader, SnapshotStore, SnapshotWriter};
 pub use spare::{Spare, SpareJob};

@@ -24,6 +24,9 @@ const PAYLOAD_NOOP: u8 = 0;
 const PAYLOAD_COMMAND: u8 = 1;
 const PAYLOAD_CONFIG: u8 = 2;
 
+/// In place of a count: the configuration says more than who votes and who learns.
+const FULL_CONFIG: u16 = u16::MAX;
+
 /// What opens a segment: all that was known when it began, so that the ones before may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Start {
@@ -122,13 +125,46 @@ pub(super) fn put_meta(out: &mut Vec<u8>, meta: &SnapshotMeta) {
 }
 
 fn put_config(out: &mut Vec<u8>, config: &Configuration) {
-    for set in [&config.voters, &config.outgoing, &config.learners] {
-        let count = u16::try_from(set.len()).expect("a cluster has far fewer than 65536 members");
-        out.extend_from_slice(&count.to_le_bytes());
-        for id in set {
-            put_u64(out, id.get());
-        }
+    let Configuration { voters, outgoing, learners, promoting, removed, addresses, request } =
+        config;
+    let plain = promoting.is_empty() && removed.is_empty() && addresses.is_empty();
+    let plain = plain && request.is_none();
+    if !plain {
+        out.extend_from_slice(&FULL_CONFIG.to_le_bytes());
     }
+    for set in [voters, outgoing, learners] {
+        put_ids(out, set);
+    }
+    if plain {
+        return;
+    }
+    put_count(out, promoting.len());
+    for (id, replaced) in promoting {
+        put_u64(out, id.get());
+        put_u64(out, replaced.map_or(0, NodeId::get));
+    }
+    put_ids(out, removed);
+    put_count(out, addresses.len());
+    for (id, address) in addresses {
+        put_u64(out, id.get());
+        put_count(out, address.len());
+        out.extend_from_slice(address.as_bytes());
+    }
+    put_u64(out, request.map_or(0, |request| request.origin.get()));
+    put_u64(out, request.map_or(0, |request| request.sequence));
+}
+
+fn put_ids(out: &mut Vec<u8>, ids: &BTreeSet<NodeId>) {
+    put_count(out, ids.len());
+    for id in ids {
+        put_u64(out, id.get());
+    }
+}
+
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    let count = u16::try_from(count).expect("configurations are small");
+    assert!(count < FULL_CONFIG, "configurations are small");
+    out.extend_from_slice(&count.to_le_bytes());
 }
 
 fn put_u64(out: &mut Vec<u8>, value: u64) {
@@ -214,15 +250,51 @@ impl RecordReader {
     }
 
     fn config(&mut self) -> Result<Configuration, Malformed> {
-        Ok(Configuration {
+        let plain = self.body.get(self.at..self.at + 2) != Some(&FULL_CONFIG.to_le_bytes()[..]);
+        self.at += if plain { 0 } else { 2 };
+        let mut config = Configuration {
             voters: self.members()?,
             outgoing: self.members()?,
             learners: self.members()?,
-        })
+            ..Configuration::default()
+        };
+        if plain {
+            return Ok(config);
+        }
+        for _ in 0..self.count()? {
+            let (id, replaced) = (self.node_id()?, NodeId::new(self.u64()?));
+            if config.promoting.insert(id, replaced).is_some() {
+                return Err("a configuration names a member twice");
+            }
+        }
+        config.removed = self.members()?;
+        for _ in 0..self.count()? {
+            let (id, address) = (self.node_id()?, self.text()?);
+            if config.addresses.insert(id, address).is_some() {
+                return Err("a configuration names a member twice");
+            }
+        }
+        let (origin, sequence) = (NodeId::new(self.u64()?), self.u64()?);
+        config.request = origin.map(|origin| RequestId { origin, sequence });
+        Ok(config)
+    }
+
+    fn count(&mut self) -> Result<u16, Malformed> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    fn text(&mut self) -> Result<String, Malformed> {
+        let length = usize::from(self.count()?);
+        let end = self.at + length;
+        let bytes = self.body.get(self.at..end).ok_or("a record ends early")?;
+        let text = std::str::from_utf8(bytes).map_err(|_| "an address is no text")?;
+        let text = text.to_owned();
+        self.at = end;
+        Ok(text)
     }
 
     fn members(&mut self) -> Result<BTreeSet<NodeId>, Malformed> {
-        let count = u16::from_le_bytes(self.array()?);
+        let count = self.count()?;
         let mut members = BTreeSet::new();
         for _ in 0..count {
             if !members.insert(self.node_id()?) {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::types::{Entry, EntryId, HardState, Index, SnapshotMeta};
 
 use super::disk::{Access, Disk, DiskFile};
@@ -170,10 +171,15 @@ impl<D: Disk> Recovery<D> {
         let file = self.disk.open(&name, Access::Write).context("open", path)?;
         let end_bytes = self.end.offset_bytes;
         if self.torn {
+            mark(Mark::TornTailCut);
+        }
+        if self.torn && !mutant(Mutant::TailNotBlanked) {
             // An old group must never be read behind new ones.
             spare::blank(&file, end_bytes, file_bytes).context("zero", path)?;
         }
-        rewrite(&file, self.vouched_bytes, end_bytes).context("rewrite", path)?;
+        if !mutant(Mutant::FoundNotRewritten) {
+            rewrite(&file, self.vouched_bytes, end_bytes).context("rewrite", path)?;
+        }
         file.sync_data().context("sync", path)?;
 
         let mut spares = Spares {
@@ -249,7 +255,10 @@ fn find_active<D: Disk>(disk: &D, newest: u64, numbers: &[u64]) -> Result<(u64, 
     reader.examine_rest()?;
     let before = newest.checked_sub(1).filter(|before| numbers.contains(before));
     match before {
-        Some(before) => Ok((before, vec![newest])),
+        Some(before) => {
+            mark(Mark::UnbegunSegment);
+            Ok((before, vec![newest]))
+        }
         None => Err(reader.corrupt(0, "the newest segment is blank and the one before is gone")),
     }
 }
@@ -409,6 +418,7 @@ impl<V> Replay<V> {
         if self.handed_out == self.base {
             return Ok(());
         }
+        mark(Mark::LogRestarted);
         self.handed_out = self.base;
         (self.visit)(Record::Restart)
     }

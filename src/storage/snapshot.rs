@@ -8,12 +8,14 @@
 //! Deliberately absent: what the chunks mean. They are the machine's business, on this member and
 //! on the wire.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::types::{EntryId, SnapshotMeta};
 
 use super::disk::{Access, Disk, DiskFile};
@@ -59,6 +61,8 @@ struct Shared<D: Disk> {
     _lock: Arc<D::Lock>,
     /// The one that the log names. The lock is held while files are opened or removed.
     current: Mutex<Option<SnapshotInfo>>,
+    /// Received and not yet loaded, oldest first.
+    received: Mutex<VecDeque<SnapshotReader<D>>>,
     /// For temporary names.
     counter: AtomicU64,
 }
@@ -84,6 +88,7 @@ impl<D: Disk> SnapshotStore<D> {
                 identity,
                 _lock: lock,
                 current: Mutex::new(None),
+                received: Mutex::new(VecDeque::new()),
                 counter: AtomicU64::new(0),
             }),
         };
@@ -153,13 +158,36 @@ impl<D: Disk> SnapshotStore<D> {
     /// The log names `info` now, durably: it is the latest, and older ones go.
     pub fn adopt(&self, info: SnapshotInfo) -> Result<(), Error> {
         let mut current = self.current();
-        if current.as_ref().is_some_and(|now| now.meta.last.index > info.meta.last.index) {
+        let newer = current.as_ref().is_some_and(|now| now.meta.last.index > info.meta.last.index);
+        if newer && !mutant(Mutant::StaleSnapshotAdopted) {
+            mark(Mark::LateSnapshotIgnored);
             return Ok(());
+        }
+        if current.is_some() {
+            mark(Mark::SnapshotReplaced);
         }
         let index = info.meta.last.index;
         let kept = info.meta.last;
         *current = Some(info);
         self.remove_where(|last| last != kept && last.index <= index)
+    }
+
+    /// As [`adopt`](Self::adopt), for a snapshot that another member sent: it is opened now, to be
+    /// loaded in its turn. By then a newer one may have taken its place, and its name.
+    pub fn adopt_received(&self, info: SnapshotInfo) -> Result<(), Error> {
+        let reader = self.reader(&file_name(info.meta.last))?;
+        let mut received = self.received();
+        if !received.is_empty() {
+            mark(Mark::SnapshotOvertaken);
+        }
+        received.push_back(reader);
+        drop(received);
+        self.adopt(info)
+    }
+
+    /// The oldest received snapshot that was not taken yet.
+    pub fn take_received(&self) -> Option<SnapshotReader<D>> {
+        self.received().pop_front()
     }
 
     /// Removes everything but the current snapshot: at start, nothing else can be of use.
@@ -213,8 +241,12 @@ impl<D: Disk> SnapshotStore<D> {
         })
     }
 
-    fn current(&self) -> std::sync::MutexGuard<'_, Option<SnapshotInfo>> {
+    fn current(&self) -> MutexGuard<'_, Option<SnapshotInfo>> {
         self.shared.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn received(&self) -> MutexGuard<'_, VecDeque<SnapshotReader<D>>> {
+        self.shared.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -344,12 +376,16 @@ impl<D: Disk> SnapshotWriter<D> {
 
         let disk = &self.store.shared.disk;
         let temporary = self.name.as_deref().expect("a writer has a name until it is finished");
-        self.file.sync_data().context("sync", || disk.path(temporary))?;
+        if !mutant(Mutant::SnapshotUnsynced) {
+            self.file.sync_data().context("sync", || disk.path(temporary))?;
+        }
         disk.rename(temporary, &file_name(self.meta.last))
             .context("rename", || disk.path(temporary))?;
         self.name = None;
         let disk = &self.store.shared.disk;
-        disk.sync_dir().context("sync the directory", || disk.path(""))?;
+        if !mutant(Mutant::SnapshotNameUnsynced) {
+            disk.sync_dir().context("sync the directory", || disk.path(""))?;
+        }
         Ok(SnapshotInfo { meta: self.meta.clone(), bytes: self.bytes })
     }
 
@@ -382,6 +418,7 @@ impl<D: Disk> SnapshotWriter<D> {
 impl<D: Disk> Drop for SnapshotWriter<D> {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
+            mark(Mark::SnapshotAbandoned);
             // If this fails the next start removes it.
             self.store.shared.disk.remove(name).ok();
         }

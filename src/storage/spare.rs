@@ -5,6 +5,8 @@
 //! write was torn (see `frame`). So a recycled file is zeroed again, all of it, and synced,
 //! before it may be used; its old content would prove nothing.
 
+use crate::proof::{Mutant, mutant};
+
 use super::disk::{Access, Disk, DiskFile};
 use super::error::{Context, Error};
 
@@ -38,7 +40,8 @@ impl<D: Disk> SpareJob<D> {
         let path = || disk.path(&name);
         let access = if reuse { Access::Write } else { Access::Create };
         let file = disk.open(&name, access).context("open", path)?;
-        let zeroed = blank(&file, 0, bytes).context("zero", path);
+        let from = if reuse && mutant(Mutant::SpareNotZeroed) { bytes } else { 0 };
+        let zeroed = blank(&file, from, bytes).context("zero", path);
         if let Err(error) = zeroed {
             // Gives the space back; the error that matters is the first.
             disk.remove(&name).ok();

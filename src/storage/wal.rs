@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::types::{Entry, EntryId, HardState, Index, SnapshotMeta};
 
 use super::disk::{Disk, DiskFile};
@@ -155,6 +156,13 @@ impl<D: Disk> Wal<D> {
         })
     }
 
+    /// Whether a group with `payload_bytes` of entries goes into the segment that is open, so that
+    /// appending it makes no file.
+    pub fn has_room_for(&self, payload_bytes: usize) -> bool {
+        let room = self.active.file_bytes.saturating_sub(self.active.place.offset_bytes);
+        frame::group_bytes(2 * payload_bytes + HEADER_BYTES) <= room && !self.poisoned
+    }
+
     /// Whether appends wait for a sync.
     pub fn is_dirty(&self) -> bool {
         self.active.place.offset_bytes > self.active.durable_bytes
@@ -170,7 +178,10 @@ impl<D: Disk> Wal<D> {
         assert!(base.last.index <= self.state.last.index, "a snapshot covers what was logged");
         self.guarded(|wal| {
             let covered = wal.sealed.iter().filter(|sealed| sealed.last <= base.last.index);
-            let keep_from = covered.map(|sealed| sealed.number + 1).max();
+            let mut keep_from = covered.map(|sealed| sealed.number + 1).max();
+            if mutant(Mutant::ReleaseTooMuch) {
+                keep_from = wal.sealed.back().map(|sealed| sealed.number + 1);
+            }
             let keep_from = keep_from.unwrap_or(0).max(wal.state.keep_from);
             wal.begin_group();
             record::put_release(&mut wal.buffer, base, keep_from);
@@ -212,6 +223,9 @@ impl<D: Disk> Wal<D> {
         self.spares.awaited = true;
         let recycled = self.spares.recyclable.pop();
         let reuse = recycled.is_some();
+        if reuse {
+            mark(Mark::SpareRecycled);
+        }
         let name = recycled.unwrap_or_else(|| self.spares.next_name());
         Some(SpareJob { disk: self.disk.clone(), name, reuse, bytes: self.options.segment_bytes })
     }
@@ -332,6 +346,7 @@ impl<D: Disk> Wal<D> {
 
     /// Seals the active segment, all of it durable, and begins the next.
     fn roll(&mut self, group_bytes: u64) -> Result<(), Error> {
+        mark(Mark::SegmentRolled);
         self.sync_active()?;
         self.sealed.push_back(Sealed {
             number: self.active.place.segment,
@@ -355,6 +370,7 @@ impl<D: Disk> Wal<D> {
     }
 
     fn urgent_spare(&mut self, room_bytes: u64) -> Result<Spare<D>, Error> {
+        mark(Mark::UrgentSegment);
         let bytes = room_bytes.next_multiple_of(SECTOR_BYTES as u64);
         let bytes = bytes.max(self.options.urgent_segment_bytes);
         let name = self.spares.next_name();
@@ -365,7 +381,13 @@ impl<D: Disk> Wal<D> {
         if !self.is_dirty() {
             return Ok(());
         }
-        self.active.file.sync_data().context("sync", || self.path())?;
+        if !mutant(Mutant::WalSyncSkipped) {
+            let mut synced = self.active.file.sync_data();
+            if synced.is_err() && mutant(Mutant::SyncRetried) {
+                synced = self.active.file.sync_data();
+            }
+            synced.context("sync", || self.path())?;
+        }
         self.active.durable_bytes = self.active.place.offset_bytes;
         Ok(())
     }
@@ -423,7 +445,9 @@ pub(super) fn begin_segment<D: Disk>(
     assert_eq!(place.offset_bytes, 0, "a segment begins at its beginning");
     let name = segment::name(place.segment);
     disk.rename(&spare.name, &name).context("rename", || disk.path(&spare.name))?;
-    disk.sync_dir().context("sync the directory", || disk.path(""))?;
+    if !mutant(Mutant::SegmentNameUnsynced) {
+        disk.sync_dir().context("sync the directory", || disk.path(""))?;
+    }
     let mut group = start_group(&Start { segment_bytes: spare.bytes, ..start });
     let link = frame::seal(&mut group, place, 0);
     assert!(group.len() as u64 <= spare.bytes, "a segment has room for its beginning");

@@ -156,6 +156,17 @@ impl SimDisk {
         state.settle_names();
     }
 
+    /// Whether the power is on: false from a [`Fault::PowerCut`] to the next
+    /// [`power_cut`](Self::power_cut).
+    pub fn is_powered(&self) -> bool {
+        self.state().powered
+    }
+
+    /// Bytes that all files take.
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used_bytes()
+    }
+
     /// The names of all files, in order.
     pub fn names(&self) -> Vec<String> {
         self.state().names.keys().cloned().collect()
@@ -170,7 +181,12 @@ impl SimDisk {
 
     /// Turns a bit over, for good.
     pub fn flip_bit(&self, name: &str, bit: usize) {
-        self.rot(name, |content| content[bit / 8] ^= 1 << (bit % 8));
+        self.rot(name, |content| {
+            // What was never synced may not be on the platters at all.
+            if let Some(byte) = content.get_mut(bit / 8) {
+                *byte ^= 1 << (bit % 8);
+            }
+        });
     }
 
     /// Changes a file behind everyone's back, for good.

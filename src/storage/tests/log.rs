@@ -66,6 +66,7 @@ fn every_kind_of_entry_comes_back() {
         voters: [node(1), node(2)].into(),
         outgoing: [node(1), node(3)].into(),
         learners: [node(4), node(u64::MAX)].into(),
+        ..Configuration::default()
     };
     let entries = [
         Entry { id: id(1, 1), payload: Payload::Noop },

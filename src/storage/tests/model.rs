@@ -1,7 +1,5 @@
 //! What a log should hold, computed the plain way, and short names for making it.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 
 use crate::raft::types::{
@@ -41,7 +39,14 @@ pub(super) fn command(index: u64, term: u64, data: impl Into<Bytes>) -> Entry {
 }
 
 pub(super) fn meta(index: u64, term: u64) -> SnapshotMeta {
-    let config = Configuration { learners: BTreeSet::from([node(9)]), ..members() };
+    let config = Configuration {
+        learners: [node(9)].into(),
+        promoting: [(node(9), Some(node(1)))].into(),
+        removed: [node(7), node(8)].into(),
+        addresses: [(node(1), "one:5001".to_owned()), (node(9), String::new())].into(),
+        request: Some(RequestId { origin: node(2), sequence: index }),
+        ..members()
+    };
     SnapshotMeta { last: id(index, term), config }
 }
 
