@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use crate::proof::{Mark, mark};
+
 use super::revision::Revision;
 
 /// Stands for a change that is not there any more (see [`Changes::restore`]).
@@ -92,6 +94,7 @@ impl Changes {
             let mut next = restored.end_of(at.main)?;
             if at.main == first && at.sub >= next && at.sub - next < GAP_MAX {
                 for sub in next..at.sub {
+                    mark(Mark::ChangesLost);
                     restored.push(Revision { main: first, sub }, NONE);
                 }
                 next = at.sub;

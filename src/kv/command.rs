@@ -89,6 +89,18 @@ impl Command {
         }
     }
 
+    /// Whether it names every key that it looks at, one by one, so that applying it takes no longer
+    /// than its size lets expect. Ranges, and forgetting history, can take as long as the store is
+    /// large.
+    pub fn names_its_keys(&self) -> bool {
+        match self {
+            Self::Put(_) => true,
+            Self::DeleteRange(request) => request.range_end.is_empty(),
+            Self::Txn(request) => txn_names_its_keys(request),
+            Self::Compact(_) => false,
+        }
+    }
+
     /// Enough for most commands' bytes.
     fn size_hint(&self) -> usize {
         match self {
@@ -98,6 +110,16 @@ impl Command {
             Self::Compact(_) => 16,
         }
     }
+}
+
+fn txn_names_its_keys(request: &TxnRequest) -> bool {
+    request.compare.iter().all(|compare| compare.range_end.is_empty())
+        && request.success.iter().chain(&request.failure).all(|op| match op {
+            RequestOp::Put(_) => true,
+            RequestOp::Range(request) => request.range_end.is_empty(),
+            RequestOp::DeleteRange(request) => request.range_end.is_empty(),
+            RequestOp::Txn(inner) => txn_names_its_keys(inner),
+        })
 }
 
 fn put_cost(request: &PutRequest) -> u64 {

@@ -12,6 +12,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::proof::{Mark, mark};
+
 use super::changes::Change;
 use super::error::Error;
 use super::revision::Revision;
@@ -98,6 +100,12 @@ impl Store {
     /// could be done now, though readers may keep some for later.
     pub(super) fn compact_step(&mut self, budget: usize) -> bool {
         let target = self.pins.lowest().map_or(self.compacted, |pin| pin.min(self.compacted));
+        if target < self.compacted {
+            mark(Mark::CompactionHeld);
+        }
+        if self.sweep.next.main == target && self.sweep.next.sub > 0 {
+            mark(Mark::CompactionResumed);
+        }
         for _ in 0..budget {
             match self.changes.front() {
                 Some((at, change)) if at.main < target => {

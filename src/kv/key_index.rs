@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::proof::{Mark, Mutant, mark, mutant};
+
 use super::key::Key;
 use super::revision::Revision;
 use super::types::KeyValue;
@@ -168,7 +170,7 @@ impl Record {
     /// The state as of `main`, unless the key did not exist then or was deleted.
     pub(super) fn live_at(&self, main: i64) -> Option<&Version> {
         let found = self.upto(main).checked_sub(1).map(|place| self.nth(place))?;
-        (!found.is_tombstone()).then_some(found)
+        (!found.is_tombstone() || mutant(Mutant::TombstoneReadable)).then_some(found)
     }
 
     /// The state that the change at exactly `at` made.
@@ -215,6 +217,7 @@ impl Record {
         assert!(self.head.revision() >= at, "a change outlives its record: {at:?}");
         let goes = |version: &Version| {
             version.revision() < at
+                || (mutant(Mutant::CompactNewest) && version.revision() == at)
                 || (tombstone_too && version.revision() == at && version.is_tombstone())
         };
         let mut bytes = 0;
@@ -272,6 +275,9 @@ pub(super) fn bounds<'a>(key: &'a [u8], range_end: &'a [u8]) -> Option<Bounds<'a
         [] => Some((Bound::Included(key), Bound::Included(key))),
         [0] => Some((Bound::Included(key), Bound::Unbounded)),
         _ if range_end <= key => None,
+        _ if mutant(Mutant::RangeEndIncluded) => {
+            Some((Bound::Included(key), Bound::Included(range_end)))
+        }
         _ => Some((Bound::Included(key), Bound::Excluded(range_end))),
     }
 }
@@ -324,7 +330,7 @@ impl KeyIndex {
                 let number = entry.get().number();
                 entry.insert(Slot::new(number, false));
                 let record = self.slab.get_mut(number).expect("every key has a record");
-                if !record.head.is_tombstone() {
+                if !record.head.is_tombstone() || mutant(Mutant::CreationForgotten) {
                     fields.create = record.head.create;
                     fields.version = record.head.version + 1;
                 }
@@ -374,6 +380,7 @@ impl KeyIndex {
         let trimmed = record.trim(at, tombstone_too);
         self.bytes -= trimmed.bytes;
         if trimmed.empty {
+            mark(Mark::TombstoneSwept);
             let record = self.slab.remove(number).expect("it was there just now");
             let removed = self.order.remove(record.head.key());
             assert!(

@@ -10,6 +10,8 @@
 
 use std::ops::Bound;
 
+use crate::proof::{Mark, mark};
+
 use super::compaction::Pin;
 use super::error::Error;
 use super::key::Key;
@@ -68,6 +70,7 @@ impl RangeScan {
             return Ok(true);
         }
         if self.pin.as_ref().is_some_and(|pin| !pin.holds(store)) {
+            mark(Mark::ReadBegunAnew);
             *self = Self::new(std::mem::take(&mut self.request), store)?;
         }
         Ok(self.step_within(store, &mut keys_max.max(1)))

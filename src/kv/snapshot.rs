@@ -19,6 +19,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use crate::proof::{Mark, Mutant, mark, mutant};
+
 use super::changes::Changes;
 use super::codec::{DecodeError, Reader, put_bytes, put_i64, put_u64};
 use super::compaction::Pin;
@@ -104,6 +106,7 @@ impl SnapshotCursor {
         bytes_max: usize,
     ) -> Result<Option<Bytes>, SnapshotError> {
         if !self.pin.holds(store) {
+            mark(Mark::ImageAbandoned);
             return Err(SnapshotError::Replaced);
         }
         let mut out = Vec::with_capacity(64);
@@ -233,6 +236,9 @@ impl SnapshotImport {
         store.index = self.builder.finish();
         store.revision = revision;
         store.compacted = compacted;
+        if mutant(Mutant::ImportForgetsCompaction) {
+            store.compacted = Revision::NEVER_COMPACTED;
+        }
         Ok(store)
     }
 

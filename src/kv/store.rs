@@ -4,6 +4,8 @@
 //! this room and reached through [`Machine`](super::Machine) alone. A read that takes long is cut
 //! into steps, each with its own short hold of whatever lock guards the store.
 
+use crate::proof::{Mark, Mutant, mark, mutant};
+
 use super::changes::{Change, Changes};
 use super::compaction::{Pins, Sweep};
 use super::error::Error;
@@ -134,9 +136,15 @@ impl Store {
             return Ok(self.revision);
         }
         if revision > self.revision {
+            mark(Mark::FutureRefused);
+            if mutant(Mutant::FutureAnswered) {
+                return Ok(self.revision);
+            }
             return Err(Error::FutureRevision);
         }
-        if revision < self.compacted {
+        let oldest = self.compacted + i64::from(mutant(Mutant::CompactedOffByOne));
+        if revision < oldest {
+            mark(Mark::CompactedRefused);
             return Err(Error::Compacted);
         }
         Ok(revision)
@@ -168,6 +176,9 @@ impl<'a> Write<'a> {
         self.store.changes.push(self.next, record);
         self.next.sub = self.next.sub.checked_add(1).expect("a command is of bounded size");
         self.store.revision = self.next.main;
+        if mutant(Mutant::RevisionPerOperation) {
+            self.next = Revision { main: self.next.main + 1, sub: 0 };
+        }
     }
 
     /// Deletes what is there between `bounds`, handing each state to `deleted`; how many.
@@ -179,7 +190,7 @@ impl<'a> Write<'a> {
             self.next.sub += 1;
             deleted(version);
         });
-        if self.next.sub > 0 {
+        if self.next.sub > 0 && !mutant(Mutant::RevisionNotBumped) {
             self.store.revision = self.next.main;
         }
         debug_assert!(self.store.revision - self.begin <= 1);
