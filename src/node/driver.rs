@@ -2,19 +2,22 @@
 //!
 //! One turn takes everything that has arrived, gives it to the replica, and does what the
 //! replica wants done, without ever waiting for a disk, the state machine or a socket: each of
-//! those reports back by an event. Completions come first and peers before clients, so that
+//! those reports back by an event. Two exceptions save changes of thread, which are most of the
+//! latency of a single client: it applies a few small commands itself while the state machine is
+//! free ([`applier::Way`]), and on a follower it syncs a small batch itself while the disk is quick
+//! ([`persister::Way`]). Completions come first and peers before clients, so that
 //! load from clients cannot starve consensus; ticks come after what peers said, so that a member
 //! that was frozen hears its peers before it judges them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc as thread_channel;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::metrics::Metrics;
-use crate::raft::{Message, NodeId, Role, Transition};
+use crate::raft::{Configuration, Message, NodeId, Persist, Role, Transition};
 use crate::storage::Disk;
 
 use super::applier;
@@ -34,6 +37,9 @@ pub trait Outbox {
     fn send(&self, message: Message);
     /// Starts to stream the latest snapshot; its outcome comes as [`Event::SnapshotSent`].
     fn send_snapshot(&self, to: NodeId);
+    /// From now on these are spoken with, and no others; and the members are those of `config`.
+    /// Whoever is not among the addresses is where it was.
+    fn set_peers(&self, config: &Configuration, peers: BTreeMap<NodeId, Option<String>>);
 }
 
 /// Where events come from. All bounded.
@@ -44,6 +50,24 @@ pub struct Inboxes {
     pub peers: mpsc::Receiver<Event<Ticket>>,
     /// The handle.
     pub clients: mpsc::Receiver<Event<Ticket>>,
+}
+
+/// The order in which they are looked at.
+#[derive(Clone, Copy)]
+enum Source {
+    Completions,
+    Peers,
+    Clients,
+}
+
+impl Inboxes {
+    fn of(&mut self, source: Source) -> &mut mpsc::Receiver<Event<Ticket>> {
+        match source {
+            Source::Completions => &mut self.completions,
+            Source::Peers => &mut self.peers,
+            Source::Clients => &mut self.clients,
+        }
+    }
 }
 
 /// What never changes about this member.
@@ -66,9 +90,9 @@ pub struct DriverParts<D: Disk> {
     /// Its inputs.
     pub inboxes: Inboxes,
     /// The way to its disk. Bounded by the core's windows, not by itself.
-    pub persister: thread_channel::Sender<persister::Job<D>>,
+    pub persister: persister::Way<D>,
     /// The way to its state machine. Likewise.
-    pub applier: thread_channel::Sender<applier::Job>,
+    pub applier: applier::Way<D>,
     /// Time.
     pub ticker: Ticker,
     /// Shows that the loop turns.
@@ -98,20 +122,25 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
         loop {
             let Inboxes { completions, peers, clients } = &mut self.parts.inboxes;
             let ticker = &mut self.parts.ticker;
-            let replica = &mut self.parts.replica;
-            let ticks = tokio::select! {
+            let (first, ticks) = tokio::select! {
                 biased;
-                Some(event) = completions.recv() => { replica.handle(event); 0 }
-                Some(event) = peers.recv() => { replica.handle(event); 0 }
-                () = tokio::time::sleep_until(ticker.next().into()) => ticker.due(),
+                Some(event) = completions.recv() => (Some(event), 0),
+                Some(event) = peers.recv() => (Some(event), 0),
+                () = tokio::time::sleep_until(ticker.next().into()) => (None, ticker.due()),
                 request = clients.recv() => match request {
-                    Some(event) => { replica.handle(event); 0 }
+                    Some(event) => (Some(event), 0),
                     None => return,
                 },
             };
+            if let Some(event) = first {
+                self.take(event);
+            }
             self.take_what_else_came();
             for _ in 0..ticks {
                 self.parts.replica.handle(Event::Tick);
+            }
+            if ticks > 0 && !self.parts.persister.tick() {
+                warn!("the log writer has stopped");
             }
             self.perform();
             self.parts.pulse.beat();
@@ -119,56 +148,92 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
         }
     }
 
+    fn take(&mut self, event: Event<Ticket>) {
+        match &event {
+            Event::Applied { .. } => self.parts.applier.job_done(),
+            Event::Persisted { seq } => self.parts.persister.done(*seq),
+            _ => {}
+        }
+        self.parts.replica.handle(event);
+    }
+
     fn take_what_else_came(&mut self) {
-        let Inboxes { completions, peers, clients } = &mut self.parts.inboxes;
-        for inbox in [completions, peers, clients] {
+        for source in [Source::Completions, Source::Peers, Source::Clients] {
             for _ in 0..BURST_MAX {
-                let Ok(event) = inbox.try_recv() else { break };
-                self.parts.replica.handle(event);
+                let Ok(event) = self.parts.inboxes.of(source).try_recv() else { break };
+                self.take(event);
             }
         }
     }
 
+    /// Does what the replica wants done, until it wants nothing more.
     fn perform(&mut self) {
-        for effect in self.parts.replica.flush() {
-            match effect {
-                Effect::Send(message) => self.outbox.send(message),
-                Effect::Persist(persist) => self.to_persister(persister::Job::Write(persist)),
-                Effect::Apply(entries) => self.to_applier(applier::Job::Apply(entries)),
-                Effect::Restore(meta) => self.to_applier(applier::Job::Restore(meta)),
-                Effect::SaveSnapshot => self.to_applier(applier::Job::SaveSnapshot),
-                Effect::SendSnapshot { to } => {
-                    info!(%to, "sending a snapshot");
-                    self.outbox.send_snapshot(to);
-                }
-                Effect::ReadReady(tickets) => tickets.into_iter().for_each(barrier_passed),
-                Effect::TransferDone(ticket) => barrier_passed(ticket),
-                Effect::VoteReply { ticket: Ticket::Vote(reply), granted } => {
-                    let _ = reply.send(Ok(granted));
-                }
-                Effect::VoteReply { ticket, .. } => {
-                    unreachable!("a vote was asked for with a ticket of another kind: {ticket:?}")
-                }
-                Effect::Fail(ticket, why) => {
-                    if matches!(ticket, Ticket::Propose(_)) {
-                        self.parts.metrics.proposals_failed.inc();
-                    }
-                    ticket.fail(why);
-                }
-                Effect::Transition(transition) => self.report(transition),
+        loop {
+            let effects = self.parts.replica.flush();
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                self.perform_one(effect);
             }
         }
     }
 
-    /// The other thread is gone only when the process is ending.
-    fn to_persister(&self, job: persister::Job<D>) {
-        if self.parts.persister.send(job).is_err() {
+    fn perform_one(&mut self, effect: Effect<Ticket>) {
+        match effect {
+            Effect::Send(message) => self.outbox.send(message),
+            Effect::Persist(persist) => self.persist(persist),
+            Effect::Apply(entries) => match self.parts.applier.apply_at_once(entries) {
+                Ok(applied) => self.parts.replica.handle(applied),
+                Err(entries) => self.queue_for_applier(applier::Job::Apply(entries)),
+            },
+            Effect::Restore(meta) => self.queue_for_applier(applier::Job::Restore(meta)),
+            Effect::SaveSnapshot => self.queue_for_applier(applier::Job::SaveSnapshot),
+            Effect::SendSnapshot { to } => {
+                info!(%to, "sending a snapshot");
+                self.outbox.send_snapshot(to);
+            }
+            Effect::ReadReady(tickets) => tickets.into_iter().for_each(barrier_passed),
+            Effect::TransferDone(ticket) | Effect::ChangeDone(ticket) => barrier_passed(ticket),
+            Effect::Peers(config, peers) => {
+                report_membership(&config);
+                self.outbox.set_peers(&config, peers);
+            }
+            Effect::Removed => {
+                info!("removed from the cluster");
+                self.parts.status.send_modify(|status| Arc::make_mut(status).removed = true);
+            }
+            Effect::VoteReply { ticket: Ticket::Vote(reply), granted } => {
+                let _ = reply.send(Ok(granted));
+            }
+            Effect::VoteReply { ticket, .. } => {
+                unreachable!("a vote was asked for with a ticket of another kind: {ticket:?}")
+            }
+            Effect::Fail(ticket, why) => {
+                if matches!(ticket, Ticket::Propose(_)) {
+                    self.parts.metrics.proposals_failed.inc();
+                }
+                ticket.fail(why);
+            }
+            Effect::Transition(transition) => self.report(transition),
+        }
+    }
+
+    /// A leader's followers would wait while it writes: only others do so on the spot.
+    fn persist(&mut self, persist: Persist) {
+        if self.parts.replica.seen().role != Role::Leader
+            && let Some(written) = self.parts.persister.write_at_once(&persist)
+        {
+            return self.parts.replica.handle(written);
+        }
+        // The other thread is gone only when the process is ending.
+        if !self.parts.persister.send(persist) {
             warn!("the log writer has stopped");
         }
     }
 
-    fn to_applier(&self, job: applier::Job) {
-        if self.parts.applier.send(job).is_err() {
+    fn queue_for_applier(&mut self, job: applier::Job<Ticket>) {
+        if !self.parts.applier.send(job) {
             warn!("the state machine has stopped");
         }
     }
@@ -250,8 +315,20 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
             applied_at_start,
             disk_stalled,
             shutting_down,
+            removed: self.parts.status.borrow().removed,
         }
     }
+}
+
+fn report_membership(config: &Configuration) {
+    let list =
+        |ids: &BTreeSet<NodeId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    info!(
+        voters = list(&config.voters),
+        outgoing = list(&config.outgoing),
+        learners = list(&config.learners),
+        "membership"
+    );
 }
 
 fn barrier_passed(ticket: Ticket) {

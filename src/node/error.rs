@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::raft::ChangeError;
+
 /// A request's failure, before or instead of an outcome of the state machine.
 ///
 /// Only [`RequestError::is_definite`] failures are known to have had no effect.
@@ -34,6 +36,9 @@ pub enum RequestError {
     /// Leadership cannot go to that member.
     #[error("bad leader transferee")]
     BadTransferee,
+    /// The membership cannot be changed like this, or not now.
+    #[error("{0}")]
+    Change(ChangeError),
     /// This member is stopping.
     #[error("server stopped")]
     Stopped,
@@ -48,7 +53,8 @@ impl RequestError {
             | Self::TooLarge
             | Self::NoSpace
             | Self::NotLeader
-            | Self::BadTransferee => true,
+            | Self::BadTransferee
+            | Self::Change(_) => true,
             Self::LeaderChanged | Self::Timeout | Self::ConnectionLost | Self::Stopped => false,
         }
     }

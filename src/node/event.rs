@@ -4,10 +4,13 @@
 //! operation number in simulation. Every ticket that enters by an [`Event`] leaves by exactly
 //! one [`Effect`].
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::raft::{
-    Entry, Index, Message, NodeId, Persist, PersistSeq, SnapshotMeta, Term, Transition,
+    Change, Configuration, Entry, Index, Message, NodeId, Persist, PersistSeq, SnapshotMeta, Term,
+    Transition,
 };
 
 use super::error::RequestError;
@@ -68,6 +71,13 @@ pub enum Event<T> {
         /// Who waits: leaves with [`Effect::TransferDone`], or [`Effect::Fail`].
         ticket: T,
     },
+    /// An operator wants the membership changed, in one step.
+    Change {
+        /// What is to change.
+        changes: Vec<Change>,
+        /// Who waits: leaves with [`Effect::ChangeDone`], or [`Effect::Fail`].
+        ticket: T,
+    },
     /// A vote is asked for by somebody whose log is empty (`NodeRegistration.RequestVote`).
     VoteRequest {
         /// Who wants to lead.
@@ -104,6 +114,13 @@ pub enum Effect<T> {
     },
     /// Another member leads now.
     TransferDone(T),
+    /// The membership is as somebody wanted it, and what led there is committed.
+    ChangeDone(T),
+    /// Whom to reach from now on, this member included. Members without an address are reached
+    /// where the operator said at first. Also those just removed, for a while: they are to know.
+    Peers(Configuration, BTreeMap<NodeId, Option<String>>),
+    /// This member was removed from the cluster: there is nothing more for it to do.
+    Removed,
     /// The outcome of a [`Event::VoteRequest`]; if granted, it is durable.
     VoteReply {
         /// Who waits.

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::kv;
-use crate::raft::{Index, NodeId, Term};
+use crate::raft::{Change, Index, NodeId, Term};
 
 use super::barrier;
 use super::clock::Pulse;
@@ -30,7 +30,7 @@ pub struct Applied {
 pub enum Ticket {
     /// For a command.
     Propose(oneshot::Sender<Result<Applied, RequestError>>),
-    /// For a read barrier, or for leadership to move.
+    /// For a read barrier, for leadership to move, or for a change of the membership.
     Barrier(oneshot::Sender<Result<(), RequestError>>),
     /// For a vote.
     Vote(oneshot::Sender<Result<bool, RequestError>>),
@@ -180,6 +180,18 @@ impl Handle {
     pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<(), RequestError> {
         let (reply, outcome) = oneshot::channel();
         self.request(Event::Transfer { to, ticket: Ticket::Barrier(reply) })?;
+        outcome.await.unwrap_or(Err(RequestError::Stopped))
+    }
+
+    /// Changes the membership, in one step. Resolves once that is committed and known here.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::Change`] says why the membership stays as it is; after a time-out it may
+    /// still change.
+    pub async fn change_membership(&self, changes: Vec<Change>) -> Result<(), RequestError> {
+        let (reply, outcome) = oneshot::channel();
+        self.request(Event::Change { changes, ticket: Ticket::Barrier(reply) })?;
         outcome.await.unwrap_or(Err(RequestError::Stopped))
     }
 

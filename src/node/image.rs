@@ -14,26 +14,23 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// The longest chunk that is believed: one version can be as large as a request.
 const CHUNK_BYTES_MAX: usize = 256 << 20;
 
-/// Hands the state as of `cursor` to `write`, piece by piece, while the machine goes on.
+/// The next chunk of the state as of `cursor`, while the machine goes on. In the content its
+/// [`head`] stands in front of it.
 ///
 /// # Errors
 ///
-/// What `write` fails with, or the export itself if a snapshot from outside replaced the store.
-pub fn export<E: From<kv::SnapshotError>>(
+/// If a snapshot from outside replaced the store.
+pub fn next_chunk(
     machine: &RwLock<Machine>,
-    mut cursor: SnapshotCursor,
-    mut write: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    loop {
-        let chunk = {
-            let machine = machine.read().unwrap_or_else(PoisonError::into_inner);
-            cursor.next_chunk(machine.store(), CHUNK_BYTES)?
-        };
-        let Some(chunk) = chunk else { return Ok(()) };
-        let length = u32::try_from(chunk.len()).expect("a chunk is far smaller than 4 GiB");
-        write(&length.to_le_bytes())?;
-        write(&chunk)?;
-    }
+    cursor: &mut SnapshotCursor,
+) -> Result<Option<Bytes>, kv::SnapshotError> {
+    let machine = machine.read().unwrap_or_else(PoisonError::into_inner);
+    cursor.next_chunk(machine.store(), CHUNK_BYTES)
+}
+
+/// What stands in front of `chunk`.
+pub fn head(chunk: &Bytes) -> [u8; 4] {
+    u32::try_from(chunk.len()).expect("a chunk is far smaller than 4 GiB").to_le_bytes()
 }
 
 /// Takes the content of a snapshot in any pieces.
@@ -48,7 +45,7 @@ impl Import {
     ///
     /// # Errors
     ///
-    /// When the content is not what [`export`] writes.
+    /// When the content is not made of chunks with their heads.
     pub fn take(&mut self, piece: &[u8]) -> Result<(), kv::SnapshotError> {
         self.pending.extend_from_slice(piece);
         while let Some(head) = self.pending.first_chunk::<4>() {

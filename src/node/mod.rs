@@ -27,6 +27,7 @@ pub mod recovery;
 pub mod replica;
 pub mod snapshotter;
 pub mod status;
+mod votes;
 pub mod waiters;
 
 #[cfg(test)]

@@ -1,22 +1,32 @@
-//! The log writer: a thread that makes batches durable, as many as wait with one `fdatasync`
-//! (group commit), and reports the last one done.
+//! The log writer: makes batches durable, as many as wait with one `fdatasync` (group commit), and
+//! reports the last one done.
+//!
+//! [`Persister`] is what it does, one step at a time; [`run`] is the thread that does so in the
+//! real node. A simulator takes the same steps in its own time. [`Way`] is the driver's end: a
+//! follower that has nothing else to write syncs a small batch on the spot while the disk answers
+//! quickly, since its leader waits for nothing but that.
 //!
 //! An error ends it, and with it the process: after a failed write or sync nobody knows what the
 //! disk holds, and a retry that succeeds proves nothing.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::metrics::Metrics;
-use crate::raft::{Persist, PersistSeq, SnapshotMeta};
+use crate::proof::{Mark, Mutant, mark, mutant};
+use crate::raft::{Entry, Persist, PersistSeq, SnapshotMeta};
 use crate::storage::{self, Disk, SnapshotInfo, SnapshotStore, Spare, SpareJob, Wal};
 
 use super::event::Event;
 use super::handle::Ticket;
+
+#[cfg(test)]
+mod tests;
 
 /// Work for the log writer.
 pub enum Job<D: Disk> {
@@ -26,24 +36,242 @@ pub enum Job<D: Disk> {
     Release(SnapshotMeta),
     /// A blank segment, or why there is none.
     Spare(Result<Spare<D>, storage::Error>),
+    /// The log was written to on the spot and has been left alone since: time to vouch for it.
+    Rest,
     /// Nothing more will come. The maker of segments and the writer hold each other's senders, so
     /// neither would end by itself.
     End,
 }
 
 /// Batches under one sync. Bounds how long the first of them waits for the last.
-const GROUP_MAX: usize = 256;
+pub const GROUP_MAX: usize = 256;
 
 /// How soon another blank segment is tried for after one could not be made: on a full disk every
 /// try takes the room that appends still need.
 const SPARE_RETRY: Duration = Duration::from_secs(10);
 
+/// How long the log must be left alone before it is vouched for: a voucher in the middle of a
+/// stream of writes costs time and says what the next group says anyway.
+const VOUCH_AFTER: Duration = Duration::from_millis(2);
+
+/// What is written on the spot, at most.
+const AT_ONCE_MAX: usize = 16;
+const AT_ONCE_BYTES_MAX: usize = 8 << 10;
+
+/// The event loop waits for no disk that took longer than this the last time.
+const QUICK: Duration = Duration::from_millis(1);
+
+/// The log, and what was taken up since its last sync.
+///
+/// A round is: [`take`](Self::take) what waits, up to [`GROUP_MAX`] jobs; [`sync`](Self::sync),
+/// and report; [`release`](Self::release) until there is nothing to release. When nothing waits
+/// after that, [`vouch`](Self::vouch).
+pub struct Persister<D: Disk> {
+    wal: Wal<D>,
+    snapshots: SnapshotStore<D>,
+    group: Group,
+    spare_failed: bool,
+    /// No blank segment is asked for before this.
+    spare_due: Duration,
+    /// How long the last sync took.
+    last_sync: Duration,
+    /// Why the log cannot go on; for its thread to say.
+    failed: Option<storage::Error>,
+}
+
+/// What was taken up together.
+#[derive(Default)]
+struct Group {
+    written: Option<PersistSeq>,
+    /// Snapshots at which the log restarts.
+    received: Vec<SnapshotInfo>,
+    /// Snapshots of our own.
+    released: VecDeque<SnapshotMeta>,
+    ended: bool,
+}
+
+impl<D: Disk> Persister<D> {
+    /// The writer of `wal`, which makes the files of `snapshots` count.
+    pub fn new(wal: Wal<D>, snapshots: SnapshotStore<D>) -> Self {
+        Self {
+            wal,
+            snapshots,
+            group: Group::default(),
+            spare_failed: false,
+            spare_due: Duration::ZERO,
+            last_sync: Duration::MAX,
+            failed: None,
+        }
+    }
+
+    /// The log.
+    pub fn wal(&self) -> &Wal<D> {
+        &self.wal
+    }
+
+    /// The making of a blank segment, if one is wanted. `now` counts from any fixed point.
+    pub fn spare_job(&mut self, now: Duration) -> Option<SpareJob<D>> {
+        if std::mem::take(&mut self.spare_failed) {
+            self.spare_due = now + SPARE_RETRY;
+        }
+        if now < self.spare_due { None } else { self.wal.spare_job() }
+    }
+
+    /// Takes one job up; what it writes is durable after the next [`sync`](Self::sync).
+    ///
+    /// # Errors
+    ///
+    /// The first error of the disk, at once. Nothing may be done after it.
+    pub fn take(&mut self, job: Job<D>) -> Result<(), storage::Error> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        match job {
+            Job::Write(persist) => {
+                if let Some(meta) = &persist.snapshot {
+                    let received = self.snapshots.finished(meta)?;
+                    if mutant(Mutant::AdoptEarly) {
+                        self.snapshots.adopt(received.clone())?;
+                    }
+                    self.group.received.push(received);
+                }
+                let Persist { seq, hard_state, snapshot, entries, messages_after: _ } = persist;
+                self.wal.append(hard_state, snapshot.as_ref(), &entries)?;
+                if self.group.written.replace(seq).is_some() {
+                    mark(Mark::GroupOfBatches);
+                }
+            }
+            Job::Release(meta) => self.group.released.push_back(meta),
+            Job::Rest => {}
+            Job::End => self.group.ended = true,
+            Job::Spare(Ok(spare)) => self.wal.add_spare(spare),
+            Job::Spare(Err(error)) => {
+                warn!(%error, "no segment made ahead");
+                self.wal.spare_failed();
+                self.spare_failed = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was taken up, and gives the last batch of it, to be reported.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn sync(&mut self) -> Result<Option<PersistSeq>, storage::Error> {
+        let Some(seq) = self.group.written.take() else { return Ok(None) };
+        self.wal.sync()?;
+        for received in self.group.received.drain(..) {
+            self.snapshots.adopt_received(received)?;
+        }
+        Ok(Some(seq))
+    }
+
+    /// Lets the log begin after the next snapshot that was taken up, and gives it, to be reported.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn release(&mut self) -> Result<Option<SnapshotMeta>, storage::Error> {
+        let Some(meta) = self.group.released.pop_front() else { return Ok(None) };
+        let written = self.snapshots.finished(&meta)?;
+        self.wal.release(&meta)?;
+        self.snapshots.adopt(written)?;
+        Ok(Some(meta))
+    }
+
+    /// Writes down that all so far is durable: for when nothing waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn vouch(&mut self) -> Result<(), storage::Error> {
+        self.wal.vouch()
+    }
+}
+
+/// The driver's end.
+pub struct Way<D: Disk> {
+    persister: Arc<Mutex<Persister<D>>>,
+    jobs: Sender<Job<D>>,
+    /// The last batch that the thread was given, until it reports it.
+    given: Option<PersistSeq>,
+    /// Ticks since a write on the spot that nobody has vouched for.
+    rested_ticks: Option<u32>,
+    metrics: Arc<Metrics>,
+}
+
+impl<D: Disk> Way<D> {
+    /// To the thread that [`run`]s with the same persister and takes these jobs.
+    pub fn new(
+        persister: Arc<Mutex<Persister<D>>>,
+        jobs: Sender<Job<D>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { persister, jobs, given: None, rested_ticks: None, metrics }
+    }
+
+    /// Gives the thread a batch. False if it has ended.
+    pub fn send(&mut self, persist: Persist) -> bool {
+        self.given = Some(persist.seq);
+        self.rested_ticks = None;
+        self.jobs.send(Job::Write(persist)).is_ok()
+    }
+
+    /// A tick has passed. False if the thread has ended.
+    pub fn tick(&mut self) -> bool {
+        match self.rested_ticks {
+            None => true,
+            Some(0) => {
+                self.rested_ticks = Some(1);
+                true
+            }
+            Some(_) => {
+                self.rested_ticks = None;
+                self.jobs.send(Job::Rest).is_ok()
+            }
+        }
+    }
+
+    /// The thread has reported every batch up to `seq`.
+    pub fn done(&mut self, seq: PersistSeq) {
+        self.given = self.given.filter(|given| *given > seq);
+    }
+
+    /// Writes `persist` and syncs here and now, if that is quickly done as far as anybody can know.
+    /// If not, it is to be sent; after an error of the disk too, so that the thread can say what it
+    /// was.
+    pub fn write_at_once(&mut self, persist: &Persist) -> Option<Event<Ticket>> {
+        let bytes: usize = persist.entries.iter().map(Entry::size_bytes).sum();
+        let small = persist.entries.len() <= AT_ONCE_MAX && bytes <= AT_ONCE_BYTES_MAX;
+        if self.given.is_some() || !small || persist.snapshot.is_some() {
+            return None;
+        }
+        let mut persister = self.persister.try_lock().ok()?;
+        if persister.last_sync > QUICK || !persister.wal.has_room_for(bytes) {
+            return None;
+        }
+        let began = Instant::now();
+        let written = persister
+            .wal
+            .append(persist.hard_state, None, &persist.entries)
+            .and_then(|()| persister.wal.sync());
+        if let Err(error) = written {
+            persister.failed = Some(error);
+            return None;
+        }
+        persister.last_sync = began.elapsed();
+        self.metrics.observe_wal_fsync(persister.last_sync);
+        self.rested_ticks = Some(0);
+        Some(Event::Persisted { seq: persist.seq })
+    }
+}
+
 /// The log writer's ways to others.
 pub struct Ways<D: Disk> {
     /// Its work.
     pub jobs: Receiver<Job<D>>,
-    /// The snapshots, whose files the log makes count.
-    pub snapshots: SnapshotStore<D>,
     /// The driver.
     pub done: mpsc::Sender<Event<Ticket>>,
     /// The maker of blank segments, who answers with [`Job::Spare`].
@@ -57,95 +285,48 @@ pub struct Ways<D: Disk> {
 /// # Errors
 ///
 /// The first error of the disk, at once.
-pub fn run<D: Disk>(mut wal: Wal<D>, ways: &Ways<D>) -> Result<(), storage::Error> {
-    let mut spare_due = Instant::now();
+pub fn run<D: Disk>(persister: &Mutex<Persister<D>>, ways: &Ways<D>) -> Result<(), storage::Error> {
+    let start = Instant::now();
     loop {
-        if Instant::now() >= spare_due
-            && let Some(job) = wal.spare_job()
-        {
+        if let Some(job) = lock(persister).spare_job(start.elapsed()) {
             // Without its maker, segments are made on the spot.
             let _ = ways.spares.send(job);
         }
-        let first = if let Ok(job) = ways.jobs.try_recv() {
-            job
-        } else {
-            // Nothing waits: the moment to write down that all so far is durable.
-            wal.vouch()?;
-            let Ok(job) = ways.jobs.recv() else { return Ok(()) };
-            job
-        };
-        let group = write_group(&mut wal, first, ways)?;
-        if group.spare_failed {
-            spare_due = Instant::now() + SPARE_RETRY;
-        }
-        if let Some(seq) = group.written {
-            let began = Instant::now();
-            wal.sync()?;
-            ways.metrics.observe_wal_fsync(began.elapsed());
-            for received in group.received {
-                ways.snapshots.adopt(received)?;
+        let first = match ways.jobs.recv_timeout(VOUCH_AFTER) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                lock(persister).vouch()?;
+                let Ok(job) = ways.jobs.recv() else { return Ok(()) };
+                job
             }
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        let mut persister = lock(persister);
+        persister.take(first)?;
+        for job in ways.jobs.try_iter().take(GROUP_MAX - 1) {
+            persister.take(job)?;
+        }
+        let began = Instant::now();
+        if let Some(seq) = persister.sync()? {
+            persister.last_sync = began.elapsed();
+            ways.metrics.observe_wal_fsync(persister.last_sync);
             if ways.done.blocking_send(Event::Persisted { seq }).is_err() {
                 return Ok(());
             }
         }
-        for meta in group.released {
-            let written = ways.snapshots.finished(&meta)?;
-            wal.release(&meta)?;
-            ways.snapshots.adopt(written)?;
+        while let Some(meta) = persister.release()? {
             if ways.done.blocking_send(Event::SnapshotSaved { meta }).is_err() {
                 return Ok(());
             }
         }
-        if group.ended {
-            return Ok(());
+        if persister.group.ended {
+            return persister.vouch();
         }
     }
 }
 
-/// What was taken up together.
-#[derive(Default)]
-struct Group {
-    written: Option<PersistSeq>,
-    /// Snapshots at which the log restarts.
-    received: Vec<SnapshotInfo>,
-    /// Snapshots of our own.
-    released: Vec<SnapshotMeta>,
-    spare_failed: bool,
-    ended: bool,
-}
-
-/// Appends `first` and whatever waits behind it.
-fn write_group<D: Disk>(
-    wal: &mut Wal<D>,
-    first: Job<D>,
-    ways: &Ways<D>,
-) -> Result<Group, storage::Error> {
-    let mut group = Group::default();
-    let mut next = Some(first);
-    let mut taken = 0;
-    while let Some(job) = next {
-        match job {
-            Job::Write(persist) => {
-                if let Some(meta) = &persist.snapshot {
-                    group.received.push(ways.snapshots.finished(meta)?);
-                }
-                wal.append(persist.hard_state, persist.snapshot.as_ref(), &persist.entries)?;
-                group.written = Some(persist.seq);
-            }
-            Job::Release(meta) => group.released.push(meta),
-            Job::End => group.ended = true,
-            Job::Spare(Ok(spare)) => wal.add_spare(spare),
-            Job::Spare(Err(error)) => {
-                warn!(%error, "no segment made ahead");
-                wal.spare_failed();
-                group.spare_failed = true;
-            }
-        }
-        taken += 1;
-        next = if taken < GROUP_MAX { ways.jobs.try_recv().ok() } else { None };
-    }
-    Ok(group)
+fn lock<D: Disk>(persister: &Mutex<Persister<D>>) -> MutexGuard<'_, Persister<D>> {
+    persister.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The maker of blank segments: a thread of its own, since zeroing one takes longer than any

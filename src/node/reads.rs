@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::{Index, RequestId};
 
 use super::waiters::Tick;
@@ -78,7 +79,7 @@ impl<T> Reads<T> {
     /// The group `id` may be served once `index` is applied. Hands out its tickets if it is.
     pub fn grant(&mut self, id: RequestId, index: Index, applied: Index) -> Vec<T> {
         let Some(group) = self.groups.remove(&id) else { return Vec::new() };
-        if index <= applied {
+        if index <= applied || mutant(Mutant::ReadUnapplied) {
             self.count -= group.reads.len();
             return group.reads.into_iter().map(|read| read.ticket).collect();
         }
@@ -122,6 +123,7 @@ impl<T> Reads<T> {
             .map(|(id, _)| *id)
             .collect();
         for id in lost {
+            mark(Mark::ReadsAskedAgain);
             self.refused(id);
         }
     }

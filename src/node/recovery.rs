@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::kv::{Command, DecodeError, Machine, SnapshotError};
+use crate::proof::{Mutant, mutant};
 use crate::raft::{
     Configuration, Entry, EntryId, HardState, Index, Payload, Restored, SnapshotMeta,
 };
@@ -14,6 +15,9 @@ use crate::storage::{self, DataDir, Disk, Identity, Options, Record, SnapshotRea
 use crate::storage::{SnapshotStore, Wal};
 
 use super::image::Import;
+
+#[cfg(test)]
+mod tests;
 
 /// A member as its data directory remembers it.
 pub struct Recovered<D: Disk> {
@@ -76,7 +80,10 @@ pub fn recover<D: Disk>(
 ) -> Result<Recovered<D>, Error> {
     let opening = storage::open(disk, options, identity, first)?;
     let openings = opening.openings();
-    let hard_state = opening.hard_state();
+    let mut hard_state = opening.hard_state();
+    if mutant(Mutant::VoteForgotten) {
+        hard_state.vote = None;
+    }
     let base = opening.base().clone();
     let machine = match opening.read_snapshot()? {
         Some(reader) => load(reader)?,
@@ -154,7 +161,8 @@ impl Replay {
             }
             Record::HardState(hard_state) => self.note(hard_state),
             Record::Restart => {
-                assert!(self.applied <= self.base.last, "a restart comes before what is applied");
+                let (applied, base) = (self.applied, self.base.last);
+                assert!(applied.index <= base.index, "a restart after {applied}, base {base}");
                 self.cut(Index(0));
                 Ok(())
             }
@@ -177,6 +185,11 @@ impl Replay {
     /// Applies what is committed, and forgets what is applied beyond the cache's size.
     fn commit(&mut self, commit: Index) -> Result<(), Error> {
         self.commit = self.commit.max(commit);
+        if mutant(Mutant::RecoverBeyondCommit)
+            && let Some(last) = self.entries.back()
+        {
+            self.commit = self.commit.max(last.id.index);
+        }
         let done = self.applied.index.0.saturating_sub(self.base.last.index.0) as usize;
         for at in done..self.entries.len() {
             let entry = &self.entries[at];
@@ -196,7 +209,8 @@ impl Replay {
             self.applied = entry.id;
         }
         while self.entry_bytes > self.cache_bytes_max
-            && self.entries.front().is_some_and(|first| first.id <= self.applied)
+            // By index: an entry of an older term may lie beyond what is applied.
+            && self.entries.front().is_some_and(|first| first.id.index <= self.applied.index)
         {
             let entry = self.entries.pop_front().expect("the front was just seen");
             self.entry_bytes -= entry.size_bytes();

@@ -10,14 +10,25 @@
 
 use std::collections::VecDeque;
 
+use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::{
     self, Body, Entry, Index, Message, NodeId, Payload, Persist, PersistSeq, RaftNode, ReadGrant,
     Ready, Refusal, RequestId, Restored, Role, SnapshotMeta, Term, Transition,
 };
 
+mod changes;
+mod membership;
+mod snapshots;
+mod transfers;
+
+use membership::MembershipWork;
+use snapshots::SnapshotWork;
+use transfers::PendingTransfer;
+
 use super::error::RequestError;
 use super::event::{Effect, Event};
 use super::reads::Reads;
+use super::votes::Votes;
 use super::waiters::{Tick, Waiters};
 
 /// How a replica behaves, in ticks and bytes.
@@ -68,22 +79,6 @@ struct PendingPersist {
     messages_after: Vec<Message>,
 }
 
-/// Somebody waits for leadership to move.
-#[derive(Debug)]
-struct PendingTransfer<T> {
-    ticket: T,
-    /// When the core has given up for certain.
-    deadline: Tick,
-}
-
-/// A vote that is to leave through a door instead of to a peer.
-#[derive(Debug)]
-struct PendingVote<T> {
-    candidate: NodeId,
-    deadline: Tick,
-    ticket: T,
-}
-
 /// One member, without its sockets and its disk.
 #[derive(Debug)]
 pub struct Replica<T> {
@@ -103,21 +98,11 @@ pub struct Replica<T> {
     applying_term: Term,
     persists: VecDeque<PendingPersist>,
     transfers: Vec<PendingTransfer<T>>,
-    votes: VecDeque<PendingVote<T>>,
+    votes: Votes<T>,
     snapshots: SnapshotWork,
+    membership: MembershipWork<T>,
     stopping: bool,
     effects: Vec<Effect<T>>,
-}
-
-/// Snapshots: when one is due, and who waits for one.
-#[derive(Debug, Default)]
-struct SnapshotWork {
-    /// Log written since the last snapshot, in bytes.
-    log_bytes: u64,
-    /// `log_bytes` when the snapshot now being written was asked for.
-    saving: Option<u64>,
-    latest: Index,
-    wanted_by: Vec<NodeId>,
 }
 
 impl<T> Replica<T> {
@@ -140,7 +125,6 @@ impl<T> Replica<T> {
         let status = raft.status();
         Self {
             seen: Transition { term: status.term, role: status.role, leader: status.leader },
-            raft,
             now: 0,
             leaderless_since: 0,
             retry_at: 0,
@@ -151,12 +135,17 @@ impl<T> Replica<T> {
             applying_term: Term::default(),
             persists: VecDeque::new(),
             transfers: Vec::new(),
-            votes: VecDeque::new(),
+            votes: Votes::new(),
             snapshots: SnapshotWork {
                 log_bytes,
                 latest: latest_snapshot,
                 ..SnapshotWork::default()
             },
+            membership: MembershipWork::new(
+                raft.membership().clone(),
+                raft.membership_at(raft.committed()),
+            ),
+            raft,
             stopping: false,
             effects: Vec::new(),
             config,
@@ -219,6 +208,7 @@ impl<T> Replica<T> {
             Event::SnapshotFailed => self.snapshots.saving = None,
             Event::SnapshotSent { to, upto, ok } => self.raft.snapshot_sent(to, ok, upto),
             Event::Transfer { to, ticket } => self.transfer(to, ticket),
+            Event::Change { changes, ticket } => self.change(changes, ticket),
             Event::VoteRequest { candidate, term, ticket } => {
                 self.vote_request(candidate, term, ticket);
             }
@@ -256,9 +246,13 @@ impl<T> Replica<T> {
         {
             self.catch_up = CatchUp::Wanted;
         }
+        self.tick_membership();
         // A leader whose disk hangs cannot promise anything: somebody else should lead. The
         // core refuses when nobody can, and the attempt is repeated.
         if self.seen.role == Role::Leader && (self.disk_stalled() || self.stopping) {
+            if self.disk_stalled() {
+                mark(Mark::DiskHungLeading);
+            }
             let _ = self.raft.transfer_leadership(None);
         }
     }
@@ -268,7 +262,9 @@ impl<T> Replica<T> {
     }
 
     fn expire(&mut self) {
-        let in_doubt = if self.seen.leader.is_none() {
+        let in_doubt = if mutant(Mutant::DoubtDenied) {
+            RequestError::NoLeader
+        } else if self.seen.leader.is_none() {
             RequestError::LeaderChanged
         } else {
             RequestError::Timeout
@@ -283,9 +279,11 @@ impl<T> Replica<T> {
             .partition(|transfer| transfer.deadline <= self.now);
         self.transfers = kept;
         self.fail_all(late.into_iter().map(|late| late.ticket), RequestError::Timeout);
-        while self.votes.front().is_some_and(|vote| vote.deadline <= self.now) {
-            let vote = self.votes.pop_front().expect("the front was just seen");
-            self.effects.push(Effect::Fail(vote.ticket, RequestError::Timeout));
+        for (ticket, why) in self.membership.changes.expired(self.now) {
+            self.effects.push(Effect::Fail(ticket, why));
+        }
+        while let Some(ticket) = self.votes.expired(self.now) {
+            self.effects.push(Effect::Fail(ticket, RequestError::Timeout));
         }
     }
 
@@ -330,9 +328,12 @@ impl<T> Replica<T> {
             return;
         }
         if self.waiters.has_parked() {
-            let proposals = self.waiters.submit(self.seen.term);
+            // The core's own term, in which they travel: what is `seen` may be older.
+            let stale = mutant(Mutant::SubmitStale).then_some(self.seen.term);
+            let proposals = self.waiters.submit(stale.unwrap_or(self.raft.term()));
             self.raft.propose(proposals);
         }
+        self.submit_changes();
         if self.catch_up == CatchUp::Wanted {
             let id = self.waiters.fresh_id();
             self.catch_up = CatchUp::Asked(id, self.now);
@@ -351,8 +352,19 @@ impl<T> Replica<T> {
         if ready.is_empty() {
             return false;
         }
-        let Ready { messages, persist, committed, reads, refused, snapshots_wanted, transition } =
-            ready;
+        let Ready {
+            messages,
+            persist,
+            committed,
+            reads,
+            refused,
+            snapshots_wanted,
+            transition,
+            configuration,
+        } = ready;
+        if let Some(config) = configuration {
+            self.configuration_changed(config);
+        }
         if let Some(transition) = transition {
             self.transition(transition);
         }
@@ -384,6 +396,9 @@ impl<T> Replica<T> {
             return;
         }
         self.retry_at = 0;
+        if mutant(Mutant::ResubmitEarly) {
+            self.waiters.term_began(transition.term);
+        }
         self.waiters.hasten(self.now + 2 * u64::from(self.config.park_ticks));
         self.reads.requeue(self.now);
         if matches!(self.catch_up, CatchUp::Asked(..)) {
@@ -406,6 +421,11 @@ impl<T> Replica<T> {
         if persist.snapshot.is_some() {
             self.snapshots.log_bytes = 0;
         }
+        if mutant(Mutant::SendBeforeSync) {
+            for message in std::mem::take(&mut persist.messages_after) {
+                self.send(message);
+            }
+        }
         self.persists.push_back(PendingPersist {
             seq: persist.seq,
             since: self.now,
@@ -426,8 +446,11 @@ impl<T> Replica<T> {
                 self.snapshots.latest = meta.last.index;
                 // Its entries are skipped here, and with them the outcome of our own.
                 let unknowable = self.waiters.unknowable(meta.last.term);
-                self.fail_all(unknowable, RequestError::LeaderChanged);
+                let denied = mutant(Mutant::SkippedDenied);
+                let why = if denied { RequestError::NoLeader } else { RequestError::LeaderChanged };
+                self.fail_all(unknowable, why);
                 self.applying_term = self.applying_term.max(meta.last.term);
+                self.membership_skipped_to(&meta);
                 self.effects.push(Effect::Restore(meta));
             }
         }
@@ -439,6 +462,12 @@ impl<T> Replica<T> {
             if entry.id.term > self.applying_term {
                 self.applying_term = entry.id.term;
                 self.waiters.term_began(entry.id.term);
+                let config = self.raft.membership();
+                self.membership.changes.term_began(entry.id.term, config);
+            }
+            if let Payload::Config(config) = &entry.payload {
+                let done = self.membership.changes.applied(config);
+                self.effects.extend(done.map(Effect::ChangeDone));
             }
             let ticket = match &entry.payload {
                 Payload::Command(proposal) => self.waiters.resolve(proposal.id),
@@ -494,7 +523,16 @@ impl<T> Replica<T> {
             self.retry_at = self.now + 1;
             return;
         }
+        if let Some((ticket, outcome)) = self.membership.changes.refused(id, why, self.now) {
+            self.effects.push(match outcome {
+                Ok(()) => Effect::ChangeDone(ticket),
+                Err(why) => Effect::Fail(ticket, why),
+            });
+            return;
+        }
         match why {
+            // Such requests are known to `changes` alone.
+            Refusal::Change(_) => {}
             // Without effect, and somebody may take it soon.
             Refusal::NotLeader | Refusal::Transferring => {
                 self.retry_at = self.now + 1;
@@ -510,54 +548,7 @@ impl<T> Replica<T> {
         }
     }
 
-    fn snapshot_wanted(&mut self, peer: NodeId) {
-        if self.snapshots.latest.next() >= self.raft.first_index() {
-            self.effects.push(Effect::SendSnapshot { to: peer });
-            return;
-        }
-        if !self.snapshots.wanted_by.contains(&peer) {
-            self.snapshots.wanted_by.push(peer);
-        }
-        self.save_snapshot();
-    }
-
-    fn save_snapshot(&mut self) {
-        if self.snapshots.saving.is_none() {
-            self.snapshots.saving = Some(self.snapshots.log_bytes);
-            self.effects.push(Effect::SaveSnapshot);
-        }
-    }
-
-    fn snapshot_saved(&mut self, meta: &SnapshotMeta) {
-        if let Some(covered) = self.snapshots.saving.take() {
-            self.snapshots.log_bytes = self.snapshots.log_bytes.saturating_sub(covered);
-        }
-        self.snapshots.latest = self.snapshots.latest.max(meta.last.index);
-        for to in std::mem::take(&mut self.snapshots.wanted_by) {
-            self.effects.push(Effect::SendSnapshot { to });
-        }
-    }
-
-    fn transfer(&mut self, to: Option<NodeId>, ticket: T) {
-        if self.seen.role != Role::Leader {
-            self.effects.push(Effect::Fail(ticket, RequestError::NotLeader));
-            return;
-        }
-        if to == Some(self.config.raft.id) {
-            self.effects.push(Effect::TransferDone(ticket));
-            return;
-        }
-        match self.raft.transfer_leadership(to) {
-            Ok(()) => {
-                let deadline = self.now + 2 * u64::from(self.config.raft.election_ticks_max);
-                self.transfers.push(PendingTransfer { ticket, deadline });
-            }
-            Err(_) => self.effects.push(Effect::Fail(ticket, RequestError::BadTransferee)),
-        }
-    }
-
-    /// Asks the core for a vote as a peer would; [`Self::send`] catches the reply on its way out,
-    /// which for a grant is after the disk.
+    /// Asks the core for a vote as a peer would; [`Self::send`] catches the reply on its way out.
     fn vote_request(&mut self, candidate: NodeId, term: Term, ticket: T) {
         let me = self.config.raft.id;
         if candidate == me || !self.raft.membership().is_voter(candidate) {
@@ -565,24 +556,17 @@ impl<T> Replica<T> {
             return;
         }
         let deadline = self.now + u64::from(self.config.request_ticks);
-        self.votes.push_back(PendingVote { candidate, deadline, ticket });
+        self.votes.ask(candidate, term, ticket, deadline);
         let last = raft::EntryId::default();
         let body = Body::RequestVote { last, pre_vote: false, transfer: false };
         self.raft.step(Message { from: candidate, to: me, term, body });
     }
 
-    /// Lets a message go, unless it answers a vote that was asked for through a door. Should the
-    /// candidate itself have asked as well, either gets one of two answers of the same rule.
+    /// Lets a message go, unless it answers a vote that was asked for through a door.
     fn send(&mut self, message: Message) {
-        let effect = match message.body {
-            Body::Vote { granted, pre_vote: false } => {
-                let asked = self.votes.iter().position(|vote| vote.candidate == message.to);
-                match asked.and_then(|at| self.votes.remove(at)) {
-                    Some(vote) => Effect::VoteReply { ticket: vote.ticket, granted },
-                    None => Effect::Send(message),
-                }
-            }
-            _ => Effect::Send(message),
+        let effect = match self.votes.answered(&message) {
+            Some((ticket, granted)) => Effect::VoteReply { ticket, granted },
+            None => Effect::Send(message),
         };
         self.effects.push(effect);
     }

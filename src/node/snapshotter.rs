@@ -1,5 +1,7 @@
-//! The snapshot writer: a thread that writes the state as of one revision to disk while later
-//! writes go on.
+//! The snapshot writer: writes the state as of one revision to disk while later writes go on.
+//!
+//! [`Saving`] is one snapshot on its way, a chunk at a time; [`Snapshotter::run`] is the thread
+//! that writes them in the real node. A simulator takes the same steps in its own time.
 //!
 //! The store being multi-version, its state at a revision stays readable for as long as that
 //! revision is pinned: the export takes the store's lock for one chunk at a time, and no write
@@ -16,7 +18,7 @@ use tracing::{info, warn};
 use crate::kv::{self, Machine, SnapshotCursor};
 use crate::metrics::Metrics;
 use crate::raft::SnapshotMeta;
-use crate::storage::{self, Disk, SnapshotStore};
+use crate::storage::{self, Disk, SnapshotStore, SnapshotWriter};
 
 use super::event::Event;
 use super::handle::Ticket;
@@ -30,6 +32,44 @@ pub struct Job {
     pub meta: SnapshotMeta,
     /// The state as of then, pinned.
     pub cursor: SnapshotCursor,
+}
+
+/// One snapshot on its way to the disk. Dropped before its end, it leaves nothing.
+pub struct Saving<D: Disk> {
+    cursor: SnapshotCursor,
+    writer: SnapshotWriter<D>,
+}
+
+impl<D: Disk> Saving<D> {
+    /// Begins the file.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails or is full. It concerns this snapshot alone.
+    pub fn begin(job: Job, snapshots: &SnapshotStore<D>) -> Result<Self, Error> {
+        Ok(Self { writer: snapshots.create(&job.meta)?, cursor: job.cursor })
+    }
+
+    /// Writes the next chunk of the state of `machine`; false when there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Self::begin); or if a snapshot from outside replaced the state meanwhile.
+    pub fn write(&mut self, machine: &RwLock<Machine>) -> Result<bool, Error> {
+        let Some(chunk) = image::next_chunk(machine, &mut self.cursor)? else { return Ok(false) };
+        self.writer.write(&image::head(&chunk))?;
+        self.writer.write(&chunk)?;
+        Ok(true)
+    }
+
+    /// Makes the file whole and durable, so that the log writer may let it count; its length.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Self::begin).
+    pub fn finish(self) -> Result<u64, Error> {
+        Ok(self.writer.finish()?.bytes)
+    }
 }
 
 /// What the snapshot writer needs.
@@ -71,17 +111,19 @@ impl<D: Disk> Snapshotter<D> {
     }
 
     fn write(&self, job: Job) -> Result<u64, Error> {
-        let mut writer = self.snapshots.create(&job.meta)?;
-        image::export(&self.machine, job.cursor, |piece| writer.write(piece).map_err(Error::from))?;
-        Ok(writer.finish()?.bytes)
+        let mut saving = Saving::begin(job, &self.snapshots)?;
+        while saving.write(&self.machine)? {}
+        saving.finish()
     }
 }
 
 /// Why a snapshot was not written.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub enum Error {
+    /// The disk.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    /// The state.
     #[error(transparent)]
     Export(#[from] kv::SnapshotError),
 }

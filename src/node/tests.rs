@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use crate::raft::{
-    self, Configuration, HardState, Index, Message, NodeId, Payload, Restored, Role, SnapshotMeta,
-    Term,
+    self, Configuration, EntryId, HardState, Index, Message, NodeId, Payload, Restored, Role,
+    SnapshotMeta, Term,
 };
 
 use super::error::RequestError;
 use super::{Effect, Event, Replica, ReplicaConfig};
+
+mod membership;
 
 /// What a ticket's owner heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,7 @@ enum Heard {
     Applied(Index),
     ReadReady,
     Moved,
+    Changed,
     Vote(bool),
     Failed(RequestError),
 }
@@ -32,6 +35,8 @@ struct World {
     hung: BTreeSet<NodeId>,
     applied: BTreeMap<NodeId, Vec<Bytes>>,
     heard: BTreeMap<u32, Heard>,
+    /// Who knows that it was removed.
+    removed: BTreeSet<NodeId>,
 }
 
 fn id(raw: u64) -> NodeId {
@@ -52,6 +57,7 @@ fn config(member: NodeId) -> ReplicaConfig {
             uncommitted_bytes_max: 8 << 20,
             reads_pending_max: 1024,
             ready_bytes_max: 4 << 20,
+            addresses: BTreeMap::new(),
             seed: 7,
         },
         first_sequence: 1,
@@ -87,6 +93,7 @@ impl World {
             hung: BTreeSet::new(),
             applied: BTreeMap::new(),
             heard: BTreeMap::new(),
+            removed: BTreeSet::new(),
         }
     }
 
@@ -125,11 +132,15 @@ impl World {
                         }
                     }
                     Effect::TransferDone(ticket) => self.hear(ticket, Heard::Moved),
+                    Effect::ChangeDone(ticket) => self.hear(ticket, Heard::Changed),
+                    Effect::Removed => {
+                        self.removed.insert(member);
+                    }
                     Effect::VoteReply { ticket, granted } => {
                         self.hear(ticket, Heard::Vote(granted));
                     }
                     Effect::Fail(ticket, why) => self.hear(ticket, Heard::Failed(why)),
-                    Effect::Transition(_) => {}
+                    Effect::Peers(..) | Effect::Transition(_) => {}
                     Effect::Restore(_) | Effect::SaveSnapshot | Effect::SendSnapshot { .. } => {
                         unreachable!("nothing here is large enough for a snapshot")
                     }
@@ -159,7 +170,10 @@ impl World {
                 return;
             }
             for message in std::mem::take(&mut self.network) {
-                if !self.down.contains(&message.to) && !self.down.contains(&message.from) {
+                let reached = self.members.contains_key(&message.to)
+                    && !self.down.contains(&message.to)
+                    && !self.down.contains(&message.from);
+                if reached {
                     self.give(message.to.get(), Event::Message(message));
                 }
             }
@@ -225,10 +239,13 @@ fn a_read_on_a_follower_waits_for_what_the_leader_has_committed() {
     let leader = world.elect();
     let reader = follower_of(leader);
     world.propose(leader, 1);
+    world.settle();
+    assert!(matches!(world.heard[&1], Heard::Applied(_)), "{:?}", world.heard);
+    assert!(!world.applied.contains_key(&id(reader)), "nobody there waited for the write");
     world.give(reader, Event::Read { ticket: 2 });
     world.settle();
     assert_eq!(world.heard[&2], Heard::ReadReady);
-    assert_eq!(world.applied[&id(reader)], [data(1)], "the read came after the write");
+    assert_eq!(world.applied[&id(reader)], [data(1)], "the read began after the write");
 }
 
 #[test]
@@ -273,6 +290,28 @@ fn a_command_that_outlived_its_leader_is_not_applied_twice() {
     world.tick(20);
     assert!(matches!(world.heard[&1], Heard::Applied(_)), "{:?}", world.heard);
     assert_eq!(world.applied[&id(asked)], [data(1)]);
+}
+
+#[test]
+fn a_command_that_comes_with_news_of_a_new_term_is_submitted_once() {
+    let mut world = World::new();
+    let says = |from: u64, term: u64, body| {
+        Event::Message(Message { from: id(from), to: id(1), term: Term(term), body })
+    };
+    world.give(1, says(2, 1, raft::Body::Heartbeat { commit: Index(0), round: 1 }));
+    world.perform(id(1));
+    // In one turn: another leader, of a later term, and a client's command.
+    world.give(1, says(3, 2, raft::Body::Heartbeat { commit: Index(0), round: 1 }));
+    world.propose(1, 1);
+    world.perform(id(1));
+    // The first entry of that term is applied. It says nothing of what was submitted in it.
+    let noop_id = EntryId { term: Term(2), index: Index(1) };
+    let noop = raft::Entry { id: noop_id, payload: Payload::Noop };
+    let (prev, entries, commit) = (EntryId::default(), vec![noop], Index(1));
+    world.give(1, says(3, 2, raft::Body::Append { prev, entries, commit }));
+    world.perform(id(1));
+    let passed_on = |message: &&Message| matches!(message.body, raft::Body::Propose { .. });
+    assert_eq!(world.network.iter().filter(passed_on).count(), 1);
 }
 
 #[test]
@@ -360,6 +399,42 @@ fn a_vote_for_a_fellow_with_an_equally_empty_log_is_given() {
     assert_eq!(world.heard[&1], Heard::Vote(true));
     assert_eq!(world.heard[&2], Heard::Vote(false), "one vote in a term");
     assert_eq!(world.heard[&3], Heard::Vote(false), "a stranger");
+}
+
+#[test]
+fn a_vote_given_in_an_earlier_term_does_not_answer_for_a_later_one() {
+    let mut world = World::new();
+    let voter = world.members.get_mut(&id(1)).expect("a member");
+    let body =
+        raft::Body::RequestVote { last: EntryId::default(), pre_vote: false, transfer: false };
+    // The candidate itself asks; the vote is on its way to the disk when somebody asks again.
+    voter.handle(Event::Message(Message { from: id(2), to: id(1), term: Term(5), body }));
+    let mut batches = VecDeque::new();
+    let persisted = |effects: Vec<Effect<u32>>, batches: &mut VecDeque<_>| {
+        let batch = |effect| match effect {
+            Effect::Persist(batch) => Some(batch.seq),
+            other => {
+                let told = matches!(other, Effect::VoteReply { .. });
+                assert!(!told, "the vote of term 6 is not durable: {other:?}");
+                None
+            }
+        };
+        batches.extend(effects.into_iter().filter_map(batch));
+    };
+    persisted(voter.flush(), &mut batches);
+    voter.handle(Event::VoteRequest { candidate: id(2), term: Term(6), ticket: 1 });
+    persisted(voter.flush(), &mut batches);
+    assert_eq!(batches.len(), 2, "a vote in each term");
+    voter.handle(Event::Persisted { seq: batches[0] });
+    persisted(voter.flush(), &mut batches);
+    voter.handle(Event::Persisted { seq: batches[1] });
+    let effects = voter.flush();
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::VoteReply { ticket: 1, granted: true })),
+        "{effects:?}"
+    );
 }
 
 #[test]

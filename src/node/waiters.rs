@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use crate::proof::{Mark, mark};
 use crate::raft::{NodeId, Proposal, RequestId, Term};
 
 use super::error::RequestError;
@@ -124,6 +125,7 @@ impl<T> Waiters<T> {
             .map(|(sequence, _)| *sequence)
             .collect();
         for sequence in lost.into_iter().rev() {
+            mark(Mark::ProposalResubmitted);
             if let Some((_, waiter)) = self.submitted.remove(&sequence) {
                 self.parked.push_front(waiter);
             }
@@ -139,6 +141,7 @@ impl<T> Waiters<T> {
         self.submitted = kept;
         gone.into_values()
             .map(|(_, waiter)| {
+                mark(Mark::OutcomeSkipped);
                 self.bytes -= waiter.data.len();
                 waiter.ticket
             })
