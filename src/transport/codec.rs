@@ -13,12 +13,13 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 use tonic::Status;
 
-use super::Introduction;
+use super::{Disowned, Introduction, instance};
 use crate::proto::raft as wire;
 use crate::raft::message::{Body, Message, Refusal};
 use crate::raft::types::{
     Configuration, Entry, EntryId, Index, NodeId, Payload, Proposal, RequestId, SnapshotMeta, Term,
 };
+use crate::raft::{ADDRESS_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError};
 
 /// The highest term and index let in: half the range, so that counting on never overflows.
 pub const NUMBER_MAX: u64 = u64::MAX / 2;
@@ -38,7 +39,21 @@ pub enum Error {
         /// This cluster.
         ours: u64,
     },
-    /// From somebody who is not, or no longer, a member.
+    /// From a member that was removed.
+    #[error("node {from} was removed from the cluster")]
+    Removed {
+        /// Who it says it is.
+        from: NodeId,
+    },
+    /// From a member of this id, and another data directory than the one that was met.
+    #[error("node {from} has lost the data directory by which node {me} knows it")]
+    OtherInstance {
+        /// Who it says it is.
+        from: NodeId,
+        /// This member.
+        me: NodeId,
+    },
+    /// From somebody who is not, or no longer, spoken with.
     #[error("node {from} is not a member known to node {me}")]
     NotMember {
         /// Who it says it is.
@@ -99,6 +114,8 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error {
+            Error::Removed { .. } => instance::disowning(Disowned::Removed, text),
+            Error::OtherInstance { .. } => instance::disowning(Disowned::OtherInstance, text),
             Error::Stranger { .. } | Error::NotMember { .. } | Error::Impostor { .. } => {
                 Self::permission_denied(text)
             }
@@ -216,8 +233,10 @@ impl Gate {
     pub fn vote_reply(&self, frame: &wire::VoteReply) -> Result<Message, Error> {
         self.admit(frame.route.as_ref())?;
         let term = any_term(frame.term)?;
-        let (granted, pre_vote) = (frame.granted, frame.pre_vote);
-        Ok(self.message(term, Body::Vote { granted, pre_vote }))
+        let wire::VoteReply { granted, pre_vote, removed, .. } = *frame;
+        let body =
+            if removed { Body::Removed { pre_vote } } else { Body::Vote { granted, pre_vote } };
+        Ok(self.message(term, body))
     }
 
     /// A hand-over.
@@ -273,6 +292,12 @@ impl Gate {
             }
             wire::forward_request::Body::ReadIndex(read) => {
                 Body::ReadIndex { id: request_of(self.peer, read.id)? }
+            }
+            wire::forward_request::Body::Change(change) => {
+                bounded("changes", change.changes.len(), CHANGES_MAX)?;
+                let changes = change.changes.into_iter().map(change_in);
+                let id = request_of(self.peer, change.id)?;
+                Body::Change { id, changes: changes.collect::<Result<_, _>>()? }
             }
             wire::forward_request::Body::Hello(_) => {
                 return Err(Error::Missing("body after hello"));
@@ -386,7 +411,44 @@ fn config(frame: &wire::Configuration) -> Result<Configuration, Error> {
     if let Some(both) = voters.intersection(&learners).next() {
         return Err(Error::OutOfBounds { what: "voter and learner", value: both.get() });
     }
-    Ok(Configuration { voters, outgoing, learners })
+    let removed = frame.removed.iter().map(|id| node_id("removed member", *id));
+    let promoting = frame
+        .promoting
+        .iter()
+        .map(|one| Ok((node_id("learner to promote", one.id)?, NodeId::new(one.replaces))));
+    let addresses = frame
+        .addresses
+        .iter()
+        .map(|one| Ok((node_id("member's address", one.id)?, address(one.address.clone())?)));
+    Ok(Configuration {
+        voters,
+        outgoing,
+        learners,
+        promoting: promoting.collect::<Result<_, Error>>()?,
+        removed: removed.collect::<Result<_, Error>>()?,
+        addresses: addresses.collect::<Result<_, Error>>()?,
+        request: frame.request.map(|id| request_id(Some(id))).transpose()?,
+    })
+}
+
+fn change_in(frame: wire::Change) -> Result<Change, Error> {
+    Ok(match frame.change.ok_or(Error::Missing("change"))? {
+        wire::change::Change::Add(add) => {
+            let replaces = NodeId::new(add.replaces);
+            let aim = if add.votes { Aim::Voter { replaces } } else { Aim::Learner };
+            Change::Add { id: node_id("new member", add.id)?, address: address(add.address)?, aim }
+        }
+        wire::change::Change::Promote(id) => Change::Promote(node_id("learner", id)?),
+        wire::change::Change::Remove(id) => Change::Remove(node_id("member", id)?),
+        wire::change::Change::Relocate(to) => {
+            Change::Relocate { id: node_id("member", to.id)?, address: address(to.address)? }
+        }
+    })
+}
+
+fn address(raw: String) -> Result<String, Error> {
+    bounded("bytes of an address", raw.len(), ADDRESS_BYTES_MAX)?;
+    if raw.is_empty() { Err(Error::Missing("address")) } else { Ok(raw) }
 }
 
 fn node_ids(what: &'static str, raw: &[u64]) -> Result<BTreeSet<NodeId>, Error> {
@@ -449,6 +511,16 @@ fn refusal(raw: i32) -> Result<Refusal, Error> {
         Ok(wire::Refusal::NotLeader) => Ok(Refusal::NotLeader),
         Ok(wire::Refusal::Transferring) => Ok(Refusal::Transferring),
         Ok(wire::Refusal::Busy) => Ok(Refusal::Busy),
+        Ok(wire::Refusal::ChangeUnderWay) => Ok(Refusal::Change(ChangeError::UnderWay)),
+        Ok(wire::Refusal::ChangeUnsettled) => Ok(Refusal::Change(ChangeError::Unsettled)),
+        Ok(wire::Refusal::ChangeExists) => Ok(Refusal::Change(ChangeError::Exists)),
+        Ok(wire::Refusal::ChangeWasRemoved) => Ok(Refusal::Change(ChangeError::WasRemoved)),
+        Ok(wire::Refusal::ChangeUnknown) => Ok(Refusal::Change(ChangeError::Unknown)),
+        Ok(wire::Refusal::ChangeNotLearner) => Ok(Refusal::Change(ChangeError::NotLearner)),
+        Ok(wire::Refusal::ChangeNotCaughtUp) => Ok(Refusal::Change(ChangeError::NotCaughtUp)),
+        Ok(wire::Refusal::ChangeNoQuorum) => Ok(Refusal::Change(ChangeError::NoQuorum)),
+        Ok(wire::Refusal::ChangeTooMany) => Ok(Refusal::Change(ChangeError::TooMany)),
+        Ok(wire::Refusal::ChangeNothing) => Ok(Refusal::Change(ChangeError::Nothing)),
         Ok(wire::Refusal::Unspecified) | Err(_) => Err(unknown("refusal", raw)),
     }
 }

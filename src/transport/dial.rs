@@ -15,8 +15,9 @@ const WINDOW_BYTES: u32 = 1 << 20;
 /// A connection that lasted so long was a good one: the next dial is not delayed.
 const GOOD_CONNECTION: Duration = Duration::from_secs(1);
 
-/// Connects to `addr`. Bounded by the configured time.
-pub async fn connect(config: &Config, addr: &str) -> Result<RaftClient<Channel>, String> {
+/// Connects to `addr`; without one there is nobody to reach. Bounded by the configured time.
+pub async fn connect(config: &Config, addr: Option<&str>) -> Result<RaftClient<Channel>, String> {
+    let addr = addr.ok_or("no address is known")?;
     let endpoint = endpoint(config, addr).map_err(|error| describe(&error))?;
     let channel = match tokio::time::timeout(config.dial_timeout, endpoint.connect()).await {
         Ok(connected) => connected.map_err(|error| describe(&error))?,

@@ -12,6 +12,7 @@ use crate::raft::message::{Body, Message, Refusal};
 use crate::raft::types::{
     Configuration, Entry, EntryId, Index, NodeId, Payload, Proposal, RequestId, SnapshotMeta, Term,
 };
+use crate::raft::{ADDRESS_BYTES_MAX, Aim, Change, ChangeError};
 
 /// What a frame costs beside its content, as counted against the queues.
 const FRAME_OVERHEAD_BYTES: usize = 64;
@@ -56,6 +57,7 @@ pub fn size_bytes(message: &Message) -> usize {
             proposals.iter().map(|p| p.data.len() + FRAME_OVERHEAD_BYTES).sum()
         }
         Body::Refused { ids, .. } => ids.len() * FRAME_OVERHEAD_BYTES,
+        Body::Change { changes, .. } => changes.len() * (FRAME_OVERHEAD_BYTES + ADDRESS_BYTES_MAX),
         Body::RequestVote { .. }
         | Body::Vote { .. }
         | Body::Appended { .. }
@@ -64,6 +66,7 @@ pub fn size_bytes(message: &Message) -> usize {
         | Body::HeartbeatReply { .. }
         | Body::InstallSnapshot { .. }
         | Body::TimeoutNow
+        | Body::Removed { .. }
         | Body::ReadIndex { .. }
         | Body::ReadIndexReply { .. } => 0,
     };
@@ -88,6 +91,8 @@ pub fn encode(cluster: u64, message: Message) -> Frame {
         Body::ReadIndex { id } => cover.read_index(id),
         Body::ReadIndexReply { id, index } => cover.read_index_reply(id, index),
         Body::Refused { ids, why } => cover.refused(ids, why),
+        Body::Change { id, changes } => cover.change(id, changes),
+        Body::Removed { pre_vote } => cover.removed(pre_vote),
     }
 }
 
@@ -106,7 +111,13 @@ impl Cover {
 
     fn vote(self, granted: bool, pre_vote: bool) -> Frame {
         let Self { route, term } = self;
-        Frame::VoteReply(wire::VoteReply { route, term, granted, pre_vote })
+        Frame::VoteReply(wire::VoteReply { route, term, granted, pre_vote, removed: false })
+    }
+
+    fn removed(self, pre_vote: bool) -> Frame {
+        let Self { route, term } = self;
+        let granted = false;
+        Frame::VoteReply(wire::VoteReply { route, term, granted, pre_vote, removed: true })
     }
 
     fn timeout_now(self) -> Frame {
@@ -171,6 +182,12 @@ impl Cover {
         self.forward(wire::forward_request::Body::ReadIndex(wire::ReadIndex { id }))
     }
 
+    fn change(self, id: RequestId, changes: Vec<Change>) -> Frame {
+        let id = Some(request_id_out(id));
+        let changes = changes.into_iter().map(change_out).collect();
+        self.forward(wire::forward_request::Body::Change(wire::ChangeRequest { id, changes }))
+    }
+
     fn forward_reply(self, body: wire::forward_reply::Body) -> Frame {
         let Self { route, term } = self;
         Frame::ForwardReply(wire::ForwardReply { route, term, body: Some(body) })
@@ -232,8 +249,37 @@ pub fn introduced(mut frame: wire::AppendRequest, who: &Introduction) -> wire::A
     frame
 }
 
+fn change_out(change: Change) -> wire::Change {
+    let change = match change {
+        Change::Add { id, address, aim } => {
+            let (votes, replaces) = match aim {
+                Aim::Learner => (false, None),
+                Aim::Voter { replaces } => (true, replaces),
+            };
+            let replaces = replaces.map_or(0, NodeId::get);
+            wire::change::Change::Add(wire::Addition { id: id.get(), address, votes, replaces })
+        }
+        Change::Promote(id) => wire::change::Change::Promote(id.get()),
+        Change::Remove(id) => wire::change::Change::Remove(id.get()),
+        Change::Relocate { id, address } => {
+            wire::change::Change::Relocate(wire::Address { id: id.get(), address })
+        }
+    };
+    wire::Change { change: Some(change) }
+}
+
 fn refusal_out(why: Refusal) -> wire::Refusal {
     match why {
+        Refusal::Change(ChangeError::UnderWay) => wire::Refusal::ChangeUnderWay,
+        Refusal::Change(ChangeError::Unsettled) => wire::Refusal::ChangeUnsettled,
+        Refusal::Change(ChangeError::Exists) => wire::Refusal::ChangeExists,
+        Refusal::Change(ChangeError::WasRemoved) => wire::Refusal::ChangeWasRemoved,
+        Refusal::Change(ChangeError::Unknown) => wire::Refusal::ChangeUnknown,
+        Refusal::Change(ChangeError::NotLearner) => wire::Refusal::ChangeNotLearner,
+        Refusal::Change(ChangeError::NotCaughtUp) => wire::Refusal::ChangeNotCaughtUp,
+        Refusal::Change(ChangeError::NoQuorum) => wire::Refusal::ChangeNoQuorum,
+        Refusal::Change(ChangeError::TooMany) => wire::Refusal::ChangeTooMany,
+        Refusal::Change(ChangeError::Nothing) => wire::Refusal::ChangeNothing,
         Refusal::NotLeader => wire::Refusal::NotLeader,
         Refusal::Transferring => wire::Refusal::Transferring,
         Refusal::Busy => wire::Refusal::Busy,
@@ -254,10 +300,22 @@ fn proposal_out(proposal: Proposal) -> wire::Proposal {
 
 fn config_out(config: &Configuration) -> wire::Configuration {
     let raw = |ids: &BTreeSet<NodeId>| ids.iter().map(|id| id.get()).collect();
+    let promotion = |(id, replaces): (&NodeId, &Option<NodeId>)| wire::Promotion {
+        id: id.get(),
+        replaces: replaces.map_or(0, NodeId::get),
+    };
+    let address = |(id, address): (&NodeId, &String)| wire::Address {
+        id: id.get(),
+        address: address.clone(),
+    };
     wire::Configuration {
         voters: raw(&config.voters),
         outgoing: raw(&config.outgoing),
         learners: raw(&config.learners),
+        promoting: config.promoting.iter().map(promotion).collect(),
+        removed: raw(&config.removed),
+        addresses: config.addresses.iter().map(address).collect(),
+        request: config.request.map(request_id_out),
     }
 }
 

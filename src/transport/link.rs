@@ -3,9 +3,9 @@
 //! Routing is here: which message takes which way. No lock is held across an await, none for
 //! longer than a look-up, and [`Hub::send`] never waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -24,6 +24,9 @@ const CALLS_MAX: usize = 16;
 /// Votes of one peer that we may owe an answer.
 const VOTES_OWED_MAX: usize = 16;
 
+/// Guests that are spoken with at once.
+const GUESTS_MAX: usize = 32;
+
 /// Everything that lanes and streams share.
 #[derive(Debug)]
 pub struct Hub {
@@ -34,6 +37,8 @@ pub struct Hub {
     /// One snapshot is received at a time.
     pub receiving: Semaphore,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
+    /// Members that were, and never will be again.
+    removed: RwLock<BTreeSet<NodeId>>,
     closed: AtomicBool,
 }
 
@@ -44,6 +49,7 @@ impl Hub {
             counters: Counters::default(),
             receiving: Semaphore::new(1),
             peers: RwLock::default(),
+            removed: RwLock::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -74,11 +80,31 @@ impl Hub {
         frame::route(self.config.cluster, self.config.me, to)
     }
 
-    /// Who a stream or call comes from: a member, or an error.
-    pub fn member(&self, route: Option<&wire::Route>) -> Result<Arc<Peer>, codec::Error> {
+    /// Who a stream or call comes from. Somebody of this cluster who is not among the peers is a
+    /// guest: a leader that was added while this member was away, or one who calls a machine that
+    /// is yet to hear of any member. Whether it has a say is for the core to judge.
+    pub fn caller(&self, route: Option<&wire::Route>) -> Result<Arc<Peer>, codec::Error> {
         let me = self.config.me;
         let from = codec::sender(self.config.cluster, me, route)?;
-        self.peer(from).ok_or(codec::Error::NotMember { from, me })
+        if self.removed.read().unwrap_or_else(PoisonError::into_inner).contains(&from) {
+            return Err(codec::Error::Removed { from });
+        }
+        let known = self.peer(from).or_else(|| self.change(|peers| guest(peers, from)));
+        known.ok_or(codec::Error::NotMember { from, me })
+    }
+
+    /// From now on these are refused for good.
+    pub fn set_removed(&self, removed: BTreeSet<NodeId>) {
+        self.change(|peers| {
+            peers.retain(|id, peer| {
+                let stays = !removed.contains(id);
+                if !stays {
+                    peer.close();
+                }
+                stays
+            });
+        });
+        *self.removed.write().unwrap_or_else(PoisonError::into_inner) = removed;
     }
 
     /// Sends `message` the way it takes, or drops it and counts that.
@@ -103,13 +129,34 @@ impl Hub {
     }
 }
 
+/// Makes room for a guest, if there is any.
+fn guest(peers: &mut BTreeMap<NodeId, Arc<Peer>>, id: NodeId) -> Option<Arc<Peer>> {
+    if let Some(peer) = peers.get(&id) {
+        return Some(Arc::clone(peer));
+    }
+    let guests = |peers: &BTreeMap<NodeId, Arc<Peer>>| {
+        peers.values().filter(|peer| peer.addr().is_none()).count()
+    };
+    if guests(peers) >= GUESTS_MAX {
+        peers.retain(|_, peer| peer.addr().is_some() || peer.speaks());
+    }
+    if guests(peers) >= GUESTS_MAX {
+        return None;
+    }
+    let peer = Arc::new(Peer::new(id));
+    peers.insert(id, Arc::clone(&peer));
+    Some(peer)
+}
+
 /// One other member.
 #[derive(Debug)]
 pub struct Peer {
     /// Its id.
     pub id: NodeId,
-    /// Where it is dialled: host and port.
-    pub addr: String,
+    /// Where it is dialled: host and port. A guest is not dialled.
+    addr: OnceLock<String>,
+    /// For the lanes, once it is dialled.
+    inputs: Mutex<Option<Inputs>>,
     /// Our heartbeats to it.
     pub beats: Slot<wire::AppendRequest>,
     /// Our entries to it.
@@ -158,12 +205,15 @@ struct VoteOwed {
 }
 
 impl Peer {
-    pub fn new(id: NodeId, addr: String) -> (Self, Inputs) {
+    /// A guest.
+    pub fn new(id: NodeId) -> Self {
         let (calls, calls_input) = mpsc::channel(CALLS_MAX);
         let (snapshots, snapshots_input) = mpsc::channel(1);
-        let peer = Self {
+        let inputs = Inputs { calls: calls_input, snapshots: snapshots_input };
+        Self {
             id,
-            addr,
+            addr: OnceLock::new(),
+            inputs: Mutex::new(Some(inputs)),
             beats: Slot::default(),
             appends: Slot::default(),
             forwards: Slot::default(),
@@ -181,8 +231,25 @@ impl Peer {
             armed: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             tasks: Mutex::default(),
-        };
-        (peer, Inputs { calls: calls_input, snapshots: snapshots_input })
+        }
+    }
+
+    /// Where it is dialled, unless it is a guest.
+    pub fn addr(&self) -> Option<&str> {
+        self.addr.get().map(String::as_str)
+    }
+
+    /// From now on it is dialled at `addr`; gives what its lanes need. Streams that it opened as a
+    /// guest live on.
+    pub fn settle(&self, addr: String) -> Inputs {
+        let inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.addr.set(addr).expect("a peer settles once");
+        inputs.expect("a guest has its inputs")
+    }
+
+    /// Whether it has a stream open to us.
+    fn speaks(&self) -> bool {
+        self.beat_replies.is_open() || self.append_replies.is_open()
     }
 
     fn send(&self, cluster: u64, message: Message, size: usize) -> Result<(), Dropped> {

@@ -42,14 +42,18 @@
 mod codec;
 mod dial;
 mod frame;
+mod instance;
 mod link;
 mod peer;
 mod queue;
 mod server;
 mod snapshot;
+#[cfg(any(test, feature = "sim"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -65,9 +69,17 @@ use crate::proto::raft::raft_server::RaftServer;
 use crate::raft::message::Message;
 use crate::raft::types::{Index, NodeId, SnapshotMeta};
 
+pub use instance::Disowned;
 use link::{Hub, Peer};
 pub use queue::Bounds;
 pub use server::Service;
+
+/// The gate and what it is the counterpart of, for tests that throw bytes at them.
+#[cfg(feature = "sim")]
+pub mod bare {
+    pub use super::codec::{Error, Gate, ITEMS_MAX, snapshot};
+    pub use super::frame::{Call, Frame, encode, route, snapshot_header};
+}
 
 /// Streams that one connection may open: a peer needs three, and a few for votes.
 const STREAMS_MAX: u32 = 256;
@@ -96,6 +108,13 @@ pub enum Delivery {
         from: NodeId,
         /// What it says.
         introduction: Introduction,
+    },
+    /// A peer will not speak with this member again.
+    Disowned {
+        /// Which it is.
+        by: NodeId,
+        /// Why.
+        why: Disowned,
     },
     /// The sending of a snapshot ended.
     SnapshotSent {
@@ -126,6 +145,12 @@ impl Introduction {
 pub trait Inbox: Clone + Send + Sync + 'static {
     /// Hands over. Waits while the taker is busy: that is what slows a peer down.
     fn deliver(&self, delivery: Delivery) -> impl Future<Output = ()> + Send;
+
+    /// Whether `peer` may be spoken with as `instance`: the first that is met under an id is the
+    /// only one, and is remembered durably before this returns.
+    fn meets(&self, _peer: NodeId, _instance: u64) -> bool {
+        true
+    }
 }
 
 /// Where snapshots come from and go to. Files are read and written off the event loop: that is
@@ -172,6 +197,8 @@ pub struct Config {
     pub cluster: u64,
     /// This member.
     pub me: NodeId,
+    /// Tells this member's data directory from any other of the same id; zero is not told.
+    pub instance: u64,
     /// What the peers are told about this member.
     pub introduction: Introduction,
     /// What may wait in a control stream.
@@ -206,6 +233,7 @@ impl Config {
         Self {
             cluster,
             me,
+            instance: 0,
             introduction: Introduction::default(),
             control: Bounds { frames_max: 256, bytes_max: 1 << 20 },
             bulk: Bounds { frames_max: 4096, bytes_max: 32 << 20 },
@@ -252,11 +280,14 @@ pub struct Counts {
     pub snapshots_received: u64,
 }
 
+/// Makes a peer of a guest: it is dialled at this address from now on.
+type StartLanes = Arc<dyn Fn(&Arc<Peer>, String) + Send + Sync>;
+
 /// The way to the peers. A handle: clones share everything.
 #[derive(Clone)]
 pub struct Transport {
     hub: Arc<Hub>,
-    start_peer: Arc<dyn Fn(NodeId, String) -> Arc<Peer> + Send + Sync>,
+    start_lanes: StartLanes,
 }
 
 /// Starts to dial `peers` (this member among them is passed over), and gives the handle to send
@@ -274,17 +305,15 @@ pub fn start<I: Inbox, S: Snapshots>(
     let server = RaftServer::new(service)
         .max_decoding_message_size(frame_bytes_max)
         .max_encoding_message_size(frame_bytes_max);
-    let start_peer = {
+    let start_lanes = {
         let hub = Arc::clone(&hub);
-        move |id, addr| {
-            let (peer, inputs) = Peer::new(id, addr);
-            let peer = Arc::new(peer);
-            let lanes = peer::lanes(&hub, &peer, inputs, &inbox, &snapshots);
+        move |peer: &Arc<Peer>, addr| {
+            let inputs = peer.settle(addr);
+            let lanes = peer::lanes(&hub, peer, inputs, &inbox, &snapshots);
             peer.keep_tasks(lanes.into_iter().map(|(name, work)| spawn(name, work)));
-            peer
         }
     };
-    let transport = Transport { hub, start_peer: Arc::new(start_peer) };
+    let transport = Transport { hub, start_lanes: Arc::new(start_lanes) };
     transport.update_peers(peers);
     (transport, server)
 }
@@ -305,8 +334,9 @@ impl Transport {
         }
     }
 
-    /// Makes `peers` the members spoken with: starts and ends lanes, and closes the streams of
-    /// those no longer among them. A changed address counts as another peer.
+    /// Makes `peers` the members that are dialled: starts and ends lanes, and closes the streams of
+    /// those no longer among them. A changed address counts as another peer; a guest that becomes a
+    /// member keeps its streams.
     pub fn update_peers(&self, peers: impl IntoIterator<Item = (NodeId, String)>) {
         if self.hub.is_closed() {
             return;
@@ -315,17 +345,26 @@ impl Transport {
         let wanted: Vec<_> = peers.into_iter().filter(|(id, _)| *id != me).collect();
         self.hub.change(|table| {
             table.retain(|id, peer| {
-                let stays = wanted.iter().any(|(w, addr)| w == id && *addr == peer.addr);
+                let Some(addr) = peer.addr() else { return true };
+                let stays = wanted.iter().any(|(w, wanted)| w == id && wanted == addr);
                 if !stays {
-                    info!(peer = %id, addr = peer.addr, "peer removed");
+                    info!(peer = %id, addr, "peer removed");
                     peer.close();
                 }
                 stays
             });
             for (id, addr) in wanted {
-                table.entry(id).or_insert_with(|| (self.start_peer)(id, addr));
+                let peer = table.entry(id).or_insert_with(|| Arc::new(Peer::new(id)));
+                if peer.addr().is_none() {
+                    (self.start_lanes)(peer, addr);
+                }
             }
         });
+    }
+
+    /// Members that were removed for good: each is told so when it calls.
+    pub fn set_removed(&self, removed: BTreeSet<NodeId>) {
+        self.hub.set_removed(removed);
     }
 
     /// Whether this member's control connection to `peer` stands.

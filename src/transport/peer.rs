@@ -14,15 +14,16 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
-use tonic::{Request, Status, Streaming};
+use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
 use super::codec::{Error, Gate, Lane};
 use super::dial::{self, Backoff};
 use super::frame::{self, Call};
 use super::link::{Hub, Inputs, Peer};
-use super::{Delivery, Inbox, Snapshots, Work, snapshot};
+use super::{Delivery, Inbox, Snapshots, Work, instance, snapshot};
 use crate::proto::raft as wire;
 use crate::proto::raft::raft_client::RaftClient;
 use crate::raft::message::Message;
@@ -121,7 +122,7 @@ impl<I: Inbox> Sessions<I> {
             Ok(control) => {
                 let began = Instant::now();
                 self.peer.set_connected(true);
-                info!(peer = %self.peer.id, addr = self.peer.addr, "peer connected");
+                info!(peer = %self.peer.id, addr = self.peer.addr(), "peer connected");
                 let why = tokio::select! {
                     why = self.read(control.beat_replies, |gate, frame| gate.append_reply(&frame))
                         => why,
@@ -143,21 +144,54 @@ impl<I: Inbox> Sessions<I> {
     async fn open_control(&self) -> Result<Control, String> {
         let (config, peer) = (&self.hub.config, &self.peer);
         self.hub.counters.dials.add();
-        let mut client = dial::connect(config, &peer.addr).await?;
+        let mut client = dial::connect(config, peer.addr()).await?;
         let mut second = client.clone();
         let route = self.hub.route(peer.id);
         let hello = frame::append_hello(route, Lane::Control);
         let hello = frame::introduced(hello, &config.introduction);
         let beats = peer.beats.open_with(config.control, hello);
         let forwards = peer.forwards.open_with(config.bulk, frame::forward_hello(route));
+        let beats = instance::signed(beats, config.instance);
+        let forwards = instance::signed(forwards, config.instance);
         let streams =
             async { tokio::try_join!(client.append_entries(beats), second.forward(forwards)) };
-        let (beat_replies, forward_replies) = greeted(config.dial_timeout, streams).await?;
+        let (beat_replies, forward_replies) = self.greeted(streams).await?;
+        self.recognise(beat_replies.metadata())?;
         Ok(Control {
             client,
             beat_replies: beat_replies.into_inner(),
             forward_replies: forward_replies.into_inner(),
         })
+    }
+
+    /// Waits for the heads of streams.
+    async fn greeted<T>(
+        &self,
+        heads: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, String> {
+        let patience = self.hub.config.dial_timeout;
+        match tokio::time::timeout(patience, heads).await {
+            Ok(Ok(opened)) => Ok(opened),
+            Ok(Err(status)) => {
+                if let Some(why) = instance::disowned(&status) {
+                    self.inbox.deliver(Delivery::Disowned { by: self.peer.id, why }).await;
+                }
+                Err(explain(&status))
+            }
+            Err(_) => Err(format!("no greeting within {patience:?}")),
+        }
+    }
+
+    /// Refuses to listen to another instance than the one that was met under this id.
+    fn recognise(&self, metadata: &MetadataMap) -> Result<(), String> {
+        let (from, me) = (self.peer.id, self.hub.config.me);
+        match instance::told(metadata) {
+            Some(told) if !self.inbox.meets(from, told) => {
+                self.hub.counters.refused.add();
+                Err(Error::OtherInstance { from, me }.to_string())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Hands what comes back to the inbox until the stream ends; says why it did.
@@ -195,13 +229,15 @@ impl<I: Inbox> Sessions<I> {
         let mut under_way: Vec<CallUnderWay> = Vec::new();
         let fresh = waiting.take().filter(|(since, _)| since.elapsed() < patience);
         if let Some((_, call)) = fresh {
-            under_way.push(Box::pin(make_call(client.clone(), self.gate, call, patience)));
+            under_way.push(self.call(client, call));
         }
         loop {
             tokio::select! {
                 biased;
                 vote = first_done(&mut under_way), if !under_way.is_empty() => {
-                    if let Some(message) = vote {
+                    if let Some((message, metadata)) = vote
+                        && self.recognise(&metadata).is_ok()
+                    {
                         self.hub.counters.received.add();
                         self.inbox.deliver(Delivery::Message(message)).await;
                     }
@@ -210,11 +246,17 @@ impl<I: Inbox> Sessions<I> {
                     if under_way.len() == CALLS_UNDER_WAY_MAX {
                         drop(under_way.remove(0));
                     }
-                    under_way.push(Box::pin(make_call(client.clone(), self.gate, call, patience)));
+                    under_way.push(self.call(client, call));
                 }
                 else => pending::<()>().await,
             }
         }
+    }
+
+    fn call(&self, client: &RaftClient<Channel>, call: Call) -> CallUnderWay {
+        let config = &self.hub.config;
+        let (patience, own) = (config.vote_timeout, config.instance);
+        Box::pin(make_call(client.clone(), self.gate, call, patience, own))
     }
 
     /// The bulk lane. Never ends by itself.
@@ -241,10 +283,12 @@ impl<I: Inbox> Sessions<I> {
     async fn open_bulk(&self) -> Result<Streaming<wire::AppendReply>, String> {
         let (config, peer) = (&self.hub.config, &self.peer);
         self.hub.counters.dials.add();
-        let mut client = dial::connect(config, &peer.addr).await?;
+        let mut client = dial::connect(config, peer.addr()).await?;
         let hello = frame::append_hello(self.hub.route(peer.id), Lane::Bulk);
         let appends = peer.appends.open_with(config.bulk, hello);
-        let replies = greeted(config.dial_timeout, client.append_entries(appends)).await?;
+        let appends = instance::signed(appends, config.instance);
+        let replies = self.greeted(client.append_entries(appends)).await?;
+        self.recognise(replies.metadata())?;
         Ok(replies.into_inner())
     }
 
@@ -264,17 +308,6 @@ impl<I: Inbox> Sessions<I> {
     }
 }
 
-/// Waits for the heads of streams.
-async fn greeted<T>(
-    patience: Duration,
-    heads: impl Future<Output = Result<T, Status>>,
-) -> Result<T, String> {
-    match tokio::time::timeout(patience, heads).await {
-        Ok(opened) => opened.map_err(|status| explain(&status)),
-        Err(_) => Err(format!("no greeting within {patience:?}")),
-    }
-}
-
 /// Keeps the latest call for the connection to come; older ones are of older campaigns.
 async fn keep_latest(calls: &mut mpsc::Receiver<Call>, waiting: &mut Waiting) -> Infallible {
     loop {
@@ -285,7 +318,9 @@ async fn keep_latest(calls: &mut mpsc::Receiver<Call>, waiting: &mut Waiting) ->
     }
 }
 
-type CallUnderWay = Pin<Box<dyn Future<Output = Option<Message>> + Send>>;
+/// What a call brings back, and what its sender says of itself.
+type Answer = Option<(Message, MetadataMap)>;
+type CallUnderWay = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// Makes one call; what it brings back is for the core.
 async fn make_call(
@@ -293,17 +328,18 @@ async fn make_call(
     gate: Gate,
     call: Call,
     patience: Duration,
-) -> Option<Message> {
+    own: u64,
+) -> Answer {
     let answer = async {
         match call {
             Call::Vote(frame) => {
-                let mut request = Request::new(frame);
+                let mut request = instance::signed(frame, own);
                 request.set_timeout(patience);
-                let reply = client.request_vote(request).await?.into_inner();
-                Ok(Some(gate.vote_reply(&reply)?))
+                let (metadata, reply, _) = client.request_vote(request).await?.into_parts();
+                Ok(Some((gate.vote_reply(&reply)?, metadata)))
             }
             Call::TimeoutNow(frame) => {
-                client.timeout_now(frame).await?;
+                client.timeout_now(instance::signed(frame, own)).await?;
                 Ok::<_, Status>(None)
             }
         }
@@ -319,12 +355,12 @@ async fn make_call(
 }
 
 /// The outcome of whichever call ends first; that call is gone then.
-async fn first_done(calls: &mut Vec<CallUnderWay>) -> Option<Message> {
+async fn first_done(calls: &mut Vec<CallUnderWay>) -> Answer {
     poll_fn(|cx| {
         for at in 0..calls.len() {
-            if let Poll::Ready(message) = calls[at].as_mut().poll(cx) {
+            if let Poll::Ready(answer) = calls[at].as_mut().poll(cx) {
                 drop(calls.remove(at));
-                return Poll::Ready(message);
+                return Poll::Ready(answer);
             }
         }
         Poll::Pending
@@ -361,7 +397,7 @@ impl<'a> Pauses<'a> {
             End::NotReached(why) => {
                 self.hub.counters.dials_failed.add();
                 if self.lane == Lane::Control && self.said.as_ref() != Some(&why) {
-                    let (peer, addr) = (self.peer.id, &self.peer.addr);
+                    let (peer, addr) = (self.peer.id, self.peer.addr());
                     info!(%peer, addr, why, "peer not reached; trying on");
                     self.said = Some(why);
                 }

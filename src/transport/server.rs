@@ -11,13 +11,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::codec::{self, Gate, Lane};
 use super::link::{Hub, Peer};
 use super::queue::Frames;
-use super::{Delivery, Inbox, Snapshots, snapshot};
+use super::{Delivery, Inbox, Snapshots, instance, snapshot};
 use crate::proto::raft as wire;
 use crate::proto::raft::raft_server::Raft;
 use crate::raft::message::Message;
@@ -37,13 +38,21 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
         Self { hub, inbox, snapshots }
     }
 
-    /// The member that a first frame comes from.
-    fn caller(&self, route: Option<&wire::Route>) -> Result<(Arc<Peer>, Gate), Status> {
+    /// The member that a first frame comes from, on a call with this metadata.
+    fn caller(
+        &self,
+        metadata: &MetadataMap,
+        route: Option<&wire::Route>,
+    ) -> Result<(Arc<Peer>, Gate), Status> {
         if self.hub.is_closed() {
             return Err(Status::unavailable("stopping"));
         }
-        let peer = self.hub.member(route).map_err(|error| refused(&self.hub, error))?;
-        let gate = Gate { cluster: self.hub.config.cluster, me: self.hub.config.me, peer: peer.id };
+        let peer = self.hub.caller(route).map_err(|error| refused(&self.hub, error))?;
+        let (from, me) = (peer.id, self.hub.config.me);
+        if instance::told(metadata).is_some_and(|told| !self.inbox.meets(from, told)) {
+            return Err(refused(&self.hub, codec::Error::OtherInstance { from, me }));
+        }
+        let gate = Gate { cluster: self.hub.config.cluster, me, peer: from };
         Ok((peer, gate))
     }
 
@@ -68,7 +77,8 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
             gate,
         };
         let reading: Reading = Box::pin(reader.read(inbound, check));
-        Response::new(Replies { reading: Some(reading), frames, _guard: guard })
+        let replies = Replies { reading: Some(reading), frames, _guard: guard };
+        instance::answered(replies, self.hub.config.instance)
     }
 }
 
@@ -81,13 +91,13 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         &self,
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteReply>, Status> {
-        let frame = request.into_inner();
-        let (peer, gate) = self.caller(frame.route.as_ref())?;
+        let (metadata, _, frame) = request.into_parts();
+        let (peer, gate) = self.caller(&metadata, frame.route.as_ref())?;
         let message = gate.vote_request(&frame).map_err(|error| refused(&self.hub, error))?;
         let reply = peer.owe_vote(message.term, frame.pre_vote);
         self.deliver(message).await;
         match tokio::time::timeout(self.hub.config.vote_timeout, reply).await {
-            Ok(Ok(reply)) => Ok(Response::new(reply)),
+            Ok(Ok(reply)) => Ok(instance::answered(reply, self.hub.config.instance)),
             Ok(Err(_)) | Err(_) => Err(Status::deadline_exceeded("nothing to answer")),
         }
     }
@@ -96,9 +106,9 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         &self,
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::AppendEntriesStream>, Status> {
-        let mut inbound = request.into_inner();
+        let (metadata, _, mut inbound) = request.into_parts();
         let hello = first(&mut inbound).await?;
-        let (peer, gate) = self.caller(hello.route.as_ref())?;
+        let (peer, gate) = self.caller(&metadata, hello.route.as_ref())?;
         let lane = codec::append_lane(&hello).map_err(|error| refused(&self.hub, error))?;
         let (frames, guard) = match lane {
             Lane::Control => {
@@ -120,9 +130,9 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         &self,
         request: Request<Streaming<wire::SnapshotFrame>>,
     ) -> Result<Response<wire::SnapshotReceipt>, Status> {
-        let mut inbound = request.into_inner();
+        let (metadata, _, mut inbound) = request.into_parts();
         let header = first(&mut inbound).await?;
-        let (peer, gate) = self.caller(header.route.as_ref())?;
+        let (peer, gate) = self.caller(&metadata, header.route.as_ref())?;
         let incoming = snapshot::Incoming { hub: &self.hub, peer: &peer, gate };
         let received = incoming.receive(&self.snapshots, header, inbound).await;
         let message = received.inspect_err(|status| {
@@ -136,8 +146,8 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         &self,
         request: Request<wire::TimeoutNowRequest>,
     ) -> Result<Response<wire::TimeoutNowReply>, Status> {
-        let frame = request.into_inner();
-        let (_, gate) = self.caller(frame.route.as_ref())?;
+        let (metadata, _, frame) = request.into_parts();
+        let (_, gate) = self.caller(&metadata, frame.route.as_ref())?;
         let message = gate.timeout_now(&frame).map_err(|error| refused(&self.hub, error))?;
         self.deliver(message).await;
         Ok(Response::new(wire::TimeoutNowReply {}))
@@ -147,9 +157,9 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         &self,
         request: Request<Streaming<wire::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        let mut inbound = request.into_inner();
+        let (metadata, _, mut inbound) = request.into_parts();
         let hello = first(&mut inbound).await?;
-        let (peer, gate) = self.caller(hello.route.as_ref())?;
+        let (peer, gate) = self.caller(&metadata, hello.route.as_ref())?;
         codec::forward_lane(&hello).map_err(|error| refused(&self.hub, error))?;
         let (generation, frames) = peer.forward_replies.open(self.hub.config.bulk);
         let guard = Guard { peer, stream: Inbound::Forwards, generation };

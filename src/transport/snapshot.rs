@@ -18,7 +18,7 @@ use super::codec::{self, Error, Gate};
 use super::frame::snapshot_header;
 use super::link::{Hub, Peer};
 use super::peer::explain;
-use super::{Config, Delivery, Inbox, SnapshotSink, SnapshotSource, Snapshots, dial};
+use super::{Config, Delivery, Inbox, SnapshotSink, SnapshotSource, Snapshots, dial, instance};
 use crate::proto::raft as wire;
 use crate::proto::raft::snapshot_frame::Body;
 use crate::raft::message::Message;
@@ -80,11 +80,12 @@ impl Outgoing<'_> {
         source: R,
     ) -> Result<u64, String> {
         let config = &self.hub.config;
-        let mut client = dial::connect(config, &self.peer.addr).await?;
+        let mut client = dial::connect(config, self.peer.addr()).await?;
         let (frames, receiver) = mpsc::channel(PIECES_WAITING_MAX);
         let feed = Feed { config, route: self.hub.route(self.peer.id), frames };
         let feeding = feed.run(header, source);
-        let answer = client.install_snapshot(ReceiverStream::new(receiver));
+        let pieces = instance::signed(ReceiverStream::new(receiver), config.instance);
+        let answer = client.install_snapshot(pieces);
         tokio::pin!(feeding, answer);
         let bytes = tokio::select! {
             bytes = &mut feeding => bytes?,

@@ -1,6 +1,7 @@
 //! Members on real loopback sockets. Each runs in a runtime of its own, so that it can be killed
 //! as a process is: all its sockets closed at once, nothing said.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +23,8 @@ use crate::proto::raft::raft_client::RaftClient;
 use crate::raft::message::{Body, Refusal};
 use crate::raft::types::{Configuration, Entry, EntryId, Payload, Proposal, RequestId, Term};
 
+mod callers;
+
 const CLUSTER: u64 = 0xBEE;
 /// Far longer than anything takes that works.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,6 +38,7 @@ fn node(id: u64) -> NodeId {
 struct Mailbox {
     sender: mpsc::Sender<Delivery>,
     entries_wait: Arc<Semaphore>,
+    met: Arc<Mutex<BTreeMap<NodeId, u64>>>,
 }
 
 impl Inbox for Mailbox {
@@ -43,6 +47,10 @@ impl Inbox for Mailbox {
             drop(self.entries_wait.acquire().await);
         }
         let _ = self.sender.send(delivery).await;
+    }
+
+    fn meets(&self, peer: NodeId, instance: u64) -> bool {
+        *self.met.lock().unwrap().entry(peer).or_insert(instance) == instance
     }
 }
 
@@ -154,7 +162,8 @@ impl Member {
         let (id, addr) = (config.me, listener.local_addr().unwrap());
         let handle = runtime.handle().clone();
         let spawn: Spawn = Arc::new(move |_, work| handle.spawn(work).abort_handle());
-        let inbox_side = Mailbox { sender, entries_wait: Arc::clone(&entries_wait) };
+        let met = Arc::default();
+        let inbox_side = Mailbox { sender, entries_wait: Arc::clone(&entries_wait), met };
         let mut server = server_builder(&config);
         let (transport, service) = start(config, peers.iter().cloned(), inbox_side, store, spawn);
         listener.set_nonblocking(true).unwrap();
@@ -373,12 +382,16 @@ fn a_peer_that_closes_in_order_is_reported_too_and_its_port_drains() {
 #[test]
 fn a_removed_peer_is_refused_and_a_new_one_is_dialled() {
     let (mut one, mut two) = pair([Store::default(), Store::default()]);
+    one.transport.set_removed([node(2)].into());
     one.transport.update_peers([]);
     assert_eq!(two.next(), Delivery::PeerLost(node(1)));
-    until("it is refused", || one.transport.counters().refused > 0);
+    assert_eq!(two.next(), Delivery::Disowned { by: node(1), why: Disowned::Removed });
     two.say(1, beat(1));
     assert_eq!(one.next_within(Duration::from_millis(100)), None);
+    one.transport.set_removed(BTreeSet::new());
     one.transport.update_peers([(node(2), two.addr.to_string())]);
+    until("it is reached again", || two.transport.connected(node(1)));
+    while two.next_within(Duration::from_millis(100)).is_some() {}
     acquaint(&mut one, &mut two);
 }
 
@@ -492,9 +505,10 @@ fn strangers_are_refused_by_what_they_say() {
     let stranger = refusal(vec![hello(0xBAD, 2, 1)]);
     assert_eq!(stranger.code(), Code::PermissionDenied);
     assert!(stranger.message().contains("cluster 0000000000000bad"), "{stranger:?}");
-    let unknown = refusal(vec![hello(CLUSTER, 7, 1)]);
-    assert_eq!(unknown.code(), Code::PermissionDenied);
-    assert_eq!(unknown.message(), "node 7 is not a member known to node 1");
+    one.transport.set_removed([node(7)].into());
+    let removed = refusal(vec![hello(CLUSTER, 7, 1)]);
+    assert_eq!(removed.code(), Code::PermissionDenied);
+    assert_eq!(removed.message(), "node 7 was removed from the cluster");
     let astray = refusal(vec![hello(CLUSTER, 2, 3)]);
     assert_eq!(astray.code(), Code::FailedPrecondition);
     assert_eq!(astray.message(), "frame is for node 3, this is node 1");

@@ -40,8 +40,20 @@ fn data() -> impl Strategy<Value = Bytes> {
 
 fn configs() -> impl Strategy<Value = Configuration> {
     let ids = |range: std::ops::Range<u64>, sizes| btree_set(range.prop_map(node), sizes);
-    (ids(1..50, 1..4), ids(1..100, 0..4), ids(50..100, 0..4))
-        .prop_map(|(voters, outgoing, learners)| Configuration { voters, outgoing, learners })
+    (ids(1..50, 1..4), ids(1..100, 0..4), ids(50..100, 0..4)).prop_map(
+        |(voters, outgoing, learners)| {
+            let id = *learners.iter().next().unwrap_or(&node(99));
+            Configuration {
+                promoting: [(id, outgoing.iter().next().copied())].into(),
+                removed: [node(101)].into(),
+                addresses: [(id, format!("node{id}:5001"))].into(),
+                request: voters.iter().next().map(|id| RequestId { origin: *id, sequence: 7 }),
+                voters,
+                outgoing,
+                learners,
+            }
+        },
+    )
 }
 
 fn payloads() -> impl Strategy<Value = Payload> {
@@ -279,6 +291,7 @@ fn configurations_without_voters_or_with_double_roles_are_refused() {
                 voters: voters.to_vec(),
                 outgoing: vec![],
                 learners: learners.to_vec(),
+                ..wire::Configuration::default()
             }),
         };
         snapshot(&header).map(drop)
