@@ -23,6 +23,7 @@
 
 mod bridge;
 pub mod exit;
+mod origin;
 mod serve;
 mod start;
 mod stop;
@@ -36,6 +37,9 @@ use tracing::info;
 
 use crate::api::ask;
 use crate::config::Config;
+use crate::transport::Disowned;
+
+use origin::Origin;
 
 pub use start::{Node, StartError};
 
@@ -46,7 +50,7 @@ pub const MESSAGES_MAX: usize = 1024;
 /// Reports of the node's own threads that the driver has not yet taken.
 pub const COMPLETIONS_MAX: usize = 1024;
 
-/// Runs a node until it is told to stop.
+/// Runs a node until it is told to stop, or has nothing more to do.
 pub fn run(config: &Config) -> ExitCode {
     // First, since process 1 of a container has no default for signals: one that arrives while
     // the log is being read back must not be lost.
@@ -54,16 +58,63 @@ pub fn run(config: &Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => exit::fatal(exit::BUG, &format!("signals cannot be received: {error}")),
     };
-    let node = match Node::start(config) {
+    let origin = match signals.unless_signalled(Origin::find(config)) {
+        Ok(Ok(origin)) => origin,
+        Ok(Err(error)) => exit::fatal(error.exit_code(), &error.to_string()),
+        Err(signal) => {
+            info!(signal, "stopped before the cluster took this node in");
+            return ExitCode::from(exit::CLEAN);
+        }
+    };
+    let node = match Node::start_from(config, &origin) {
         Ok(node) => node,
         Err(error) => exit::fatal(error.exit_code(), &error.to_string()),
     };
     // Not inside the macro, which evaluates nothing where the level is off: nobody would wait.
-    let signal = signals.wait();
-    info!(signal, "stopping");
+    match signals.unless_signalled(node.dismissed()) {
+        Err(signal) => info!(signal, "stopping"),
+        Ok(Dismissal::Removed) => info!("removed from the cluster: stopping"),
+        // Not in order: nothing that this member may still say is to be heard.
+        Ok(Dismissal::OtherInstance) => exit::fatal(exit::DISK, &wiped(config)),
+    }
     node.stop(Duration::from_millis(config.shutdown_grace_ms));
     info!("stopped");
     ExitCode::from(exit::CLEAN)
+}
+
+/// What the operator of a member whose directory was lost should do.
+fn wiped(config: &Config) -> String {
+    let (id, directory) = (config.node_id, config.data_dir.display());
+    format!(
+        "node {id} has been a member of this cluster with another data directory than {directory}: \
+         the votes that it gave are forgotten here. Bring that directory back, or let a new member \
+         take its place: an empty directory, a RAFT_NODE_ID that was never used, RAFT_JOIN, and \
+         RAFT_REPLACES={id}"
+    )
+}
+
+/// Why a node has nothing more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dismissal {
+    /// It was removed from the cluster.
+    Removed,
+    /// The cluster knows another data directory under its id.
+    OtherInstance,
+}
+
+impl Node {
+    /// Waits until the cluster has no more place for this node.
+    pub async fn dismissed(&self) -> Dismissal {
+        let (mut status, mut disowned) = (self.handle().watch_status(), self.disowned.clone());
+        tokio::select! {
+            Ok(_) = status.wait_for(|status| status.removed) => Dismissal::Removed,
+            Ok(why) = disowned.wait_for(Option::is_some) => match *why {
+                Some(Disowned::OtherInstance) => Dismissal::OtherInstance,
+                Some(Disowned::Removed) | None => Dismissal::Removed,
+            },
+            else => std::future::pending().await,
+        }
+    }
 }
 
 /// The signals that end a node.
@@ -75,7 +126,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let entered = runtime.enter();
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
@@ -83,13 +134,14 @@ impl Signals {
         Ok(Self { runtime, terminate, interrupt })
     }
 
-    /// Waits for the next one and says which it is.
-    fn wait(&mut self) -> &'static str {
+    /// What `work` gives, or the signal that came first.
+    fn unless_signalled<T>(&mut self, work: impl Future<Output = T>) -> Result<T, &'static str> {
         let Self { runtime, terminate, interrupt } = self;
         runtime.block_on(async {
             tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => Err("SIGTERM"),
+                _ = interrupt.recv() => Err("SIGINT"),
+                done = work => Ok(done),
             }
         })
     }

@@ -54,8 +54,12 @@ pub struct Config {
     pub node_id: NonZeroU64,
     /// The name shown to people (`RAFT_NODE_NAME`).
     pub node_name: String,
-    /// The first members, this node among them, ascending by id (`RAFT_PEERS`).
+    /// The first members, this node among them, ascending by id (`RAFT_PEERS`). None, if it joins.
     pub peers: Vec<Peer>,
+    /// Peer addresses of the cluster to join (`RAFT_JOIN`). None, if it is a first member.
+    pub join: Vec<String>,
+    /// The member whose place it takes when it joins (`RAFT_REPLACES`).
+    pub replaces: Option<NonZeroU64>,
     /// Where the peer port is bound (`RAFT_PEER_LISTEN`).
     pub peer_listen: SocketAddr,
     /// `host:port` at which the other members reach this one (`RAFT_PEER_ADVERTISE`).
@@ -118,7 +122,8 @@ impl Config {
         }
     }
 
-    /// The id of the cluster, equal on all of its members and in their data directories.
+    /// The id of the cluster that the first members form, equal on all of its members and in their
+    /// data directories. One who joins is told it.
     ///
     /// FNV-1a (64 bits) over a version tag, the token's length and bytes, and the ids of the first
     /// members in ascending order, each as eight little-endian bytes; then the 64-bit finaliser of

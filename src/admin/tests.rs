@@ -37,6 +37,7 @@ fn routes(change: impl FnOnce(&mut node::Status)) -> Router {
         applied_at_start: true,
         disk_stalled: false,
         shutting_down: false,
+        removed: false,
     };
     change(&mut status);
     let has_leader = status.leader.is_some();

@@ -1,13 +1,25 @@
-//! `etcdserverpb.Cluster`: who the members are. Changing them is not supported yet.
+//! `etcdserverpb.Cluster`: who the members are, and who is to be.
+//!
+//! Checks and texts are etcd's. What differs: a member that is added to vote is listed as a learner
+//! until it has caught up, and is promoted by itself; an id is one more than any that ever was,
+//! not a hash, so that it can be put into `RAFT_NODE_ID`.
 
 use tonic::{Request, Response, Status};
 
-use crate::node::Member;
+use crate::node::{Member, RequestError};
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::cluster_server::{Cluster, ClusterServer};
+use crate::raft::{Aim, Change, ChangeError, Configuration, NodeId};
 
-use super::error::to_status;
+use super::error::{Failure, to_status};
 use super::header::Context;
+use super::membership;
+
+/// Learners that stay learners until somebody asks for more; as in etcd.
+const LEARNERS_MAX: usize = 1;
+
+/// How often an id is sought: another member may give the same one away meanwhile.
+const ID_TRIES: usize = 4;
 
 /// The service over one node.
 pub(super) struct ClusterService {
@@ -18,6 +30,48 @@ impl ClusterService {
     pub(super) fn server(context: Context) -> ClusterServer<Self> {
         let decode_max = context.decode_bytes_max();
         ClusterServer::new(Self { context }).max_decoding_message_size(decode_max)
+    }
+
+    /// Membership has no revision: etcd leaves it 0 here.
+    fn header(&self) -> pb::ResponseHeader {
+        self.context.header_now(0)
+    }
+
+    fn members(&self) -> Vec<pb::Member> {
+        self.context.handle.members().into_iter().map(member).collect()
+    }
+
+    /// Changes the membership for a request that may be refused in etcd's words.
+    async fn change(&self, change: Change) -> Result<(), Failure> {
+        let moved = matches!(change, Change::Relocate { .. });
+        match self.context.handle.change_membership(vec![change]).await {
+            Err(RequestError::Change(ChangeError::Exists)) if moved => Err(Failure::PeerUrlsExist),
+            outcome => outcome.map_err(Failure::from),
+        }
+    }
+
+    /// Adds a member at `address`, under the next id.
+    async fn add(&self, address: &str, aim: Aim) -> Result<NodeId, Failure> {
+        let handle = &self.context.handle;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            handle.read_barrier().await?;
+            let config = handle.directory().configuration();
+            if handle.members().iter().any(|member| member.peer_addr == address) {
+                return Err(Failure::PeerUrlsExist);
+            }
+            let staying = config.learners.len() - config.promoting.len();
+            if aim == Aim::Learner && staying >= LEARNERS_MAX {
+                return Err(Failure::TooManyLearners);
+            }
+            let id = next_id(&config).ok_or(ChangeError::TooMany).map_err(RequestError::Change)?;
+            match self.change(Change::Add { id, address: address.to_owned(), aim }).await {
+                Err(Failure::Request(RequestError::Change(ChangeError::Exists)))
+                    if tries < ID_TRIES => {}
+                outcome => return outcome.map(|()| id),
+            }
+        }
     }
 }
 
@@ -31,43 +85,78 @@ impl Cluster for ClusterService {
         if request.get_ref().linearizable {
             self.context.handle.read_barrier().await.map_err(to_status)?;
         }
-        let members = self.context.handle.members().into_iter().map(member).collect();
-        // Membership has no revision: etcd leaves it 0 here.
-        let header = Some(self.context.header_now(0));
+        let (header, members) = (Some(self.header()), self.members());
         Ok(Response::new(pb::MemberListResponse { header, members }))
     }
 
     async fn member_add(
         &self,
-        _: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        Err(unsupported())
+        self.context.admit(request.metadata())?;
+        let request = request.into_inner();
+        let address = address_in(&request.peer_ur_ls).map_err(to_status)?;
+        let aim = if request.is_learner { Aim::Learner } else { Aim::Voter { replaces: None } };
+        let id = self.add(address, aim).await.map_err(to_status)?;
+        let (header, members) = (Some(self.header()), self.members());
+        let added = members.iter().find(|member| member.id == id.get()).cloned();
+        Ok(Response::new(pb::MemberAddResponse { header, member: added, members }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        Err(unsupported())
+        self.context.admit(request.metadata())?;
+        let id = known_id(request.get_ref().id).map_err(to_status)?;
+        self.change(Change::Remove(id)).await.map_err(to_status)?;
+        let (header, members) = (Some(self.header()), self.members());
+        Ok(Response::new(pb::MemberRemoveResponse { header, members }))
     }
 
     async fn member_update(
         &self,
-        _: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        Err(unsupported())
+        self.context.admit(request.metadata())?;
+        let request = request.into_inner();
+        let address = address_in(&request.peer_ur_ls).map_err(to_status)?.to_owned();
+        let id = known_id(request.id).map_err(to_status)?;
+        self.change(Change::Relocate { id, address }).await.map_err(to_status)?;
+        let (header, members) = (Some(self.header()), self.members());
+        Ok(Response::new(pb::MemberUpdateResponse { header, members }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        Err(unsupported())
+        self.context.admit(request.metadata())?;
+        let id = known_id(request.get_ref().id).map_err(to_status)?;
+        self.change(Change::Promote(id)).await.map_err(to_status)?;
+        let (header, members) = (Some(self.header()), self.members());
+        Ok(Response::new(pb::MemberPromoteResponse { header, members }))
     }
 }
 
-fn unsupported() -> Status {
-    Status::unimplemented("membership changes are not supported yet")
+/// Zero stands for nobody.
+fn known_id(raw: u64) -> Result<NodeId, Failure> {
+    NodeId::new(raw).ok_or(Failure::Request(RequestError::Change(ChangeError::Unknown)))
+}
+
+/// The id after all that were ever given away.
+fn next_id(config: &Configuration) -> Option<NodeId> {
+    let last = config.members().last().max(config.removed.last()).map_or(0, |id| id.get());
+    last.checked_add(1).and_then(NodeId::new)
+}
+
+/// The address in the URLs of a request: a member is reached at one.
+fn address_in(urls: &[String]) -> Result<&str, Failure> {
+    let [url] = urls else { return Err(Failure::BadUrls) };
+    let address = url.strip_prefix("http://").ok_or(Failure::BadUrls)?;
+    let address = address.strip_suffix('/').unwrap_or(address);
+    membership::check_address(address).map_err(|_| Failure::BadUrls)?;
+    Ok(address)
 }
 
 fn member(member: Member) -> pb::Member {
@@ -82,4 +171,38 @@ fn member(member: Member) -> pb::Member {
 
 fn url(addr: &str) -> String {
     format!("http://{addr}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_has_one_plain_address() {
+        let urls = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
+        assert_eq!(address_in(&urls(&["http://node4:5001"])), Ok("node4:5001"));
+        assert_eq!(address_in(&urls(&["http://[::1]:5001/"])), Ok("[::1]:5001"));
+        for bad in [
+            &[][..],
+            &[""],
+            &["node4:5001"],
+            &["https://node4:5001"],
+            &["http://node4"],
+            &["http://node4:5001/path"],
+            &["http://node4:5001", "http://node5:5001"],
+        ] {
+            assert_eq!(address_in(&urls(bad)), Err(Failure::BadUrls), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_never_given_away_twice() {
+        let id = |raw| NodeId::new(raw).expect("positive");
+        let mut config = Configuration::of_voters([id(1), id(3)]);
+        assert_eq!(next_id(&config), Some(id(4)));
+        config.removed.insert(id(8));
+        assert_eq!(next_id(&config), Some(id(9)));
+        config.learners.insert(id(u64::MAX));
+        assert_eq!(next_id(&config), None);
+    }
 }

@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 
 use crate::kv;
 use crate::node::RequestError;
+use crate::raft::ChangeError;
 
 /// Anything a handler refuses or fails with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,12 @@ pub(super) enum Failure {
     Kv(kv::Error),
     /// A sort order or target that does not exist.
     InvalidSortOption,
+    /// Peer URLs that are none, or not one.
+    BadUrls,
+    /// Peer URLs of another member.
+    PeerUrlsExist,
+    /// One learner more than may stay one.
+    TooManyLearners,
 }
 
 impl From<RequestError> for Failure {
@@ -43,6 +50,13 @@ const fn row(failure: Failure) -> (Code, &'static str) {
         Failure::Request(error) => request_row(error),
         Failure::Kv(error) => kv_row(error),
         Failure::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
+        Failure::BadUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
+        Failure::PeerUrlsExist => {
+            (Code::FailedPrecondition, "etcdserver: Peer URLs already exists")
+        }
+        Failure::TooManyLearners => {
+            (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")
+        }
     }
 }
 
@@ -64,6 +78,36 @@ const fn request_row(error: RequestError) -> (Code, &'static str) {
         RequestError::BadTransferee => {
             (Code::FailedPrecondition, "etcdserver: bad leader transferee")
         }
+        RequestError::Change(why) => change_row(why),
+    }
+}
+
+/// etcd has no texts for what its server waits out: a change under way, a leader that is new.
+const fn change_row(why: ChangeError) -> (Code, &'static str) {
+    match why {
+        ChangeError::UnderWay | ChangeError::Unsettled => {
+            (Code::Unavailable, "etcdserver: unhealthy cluster")
+        }
+        ChangeError::Exists | ChangeError::WasRemoved => {
+            (Code::FailedPrecondition, "etcdserver: member ID already exist")
+        }
+        ChangeError::Unknown => (Code::NotFound, "etcdserver: member not found"),
+        ChangeError::NotLearner => {
+            (Code::FailedPrecondition, "etcdserver: can only promote a learner member")
+        }
+        ChangeError::NotCaughtUp => (
+            Code::FailedPrecondition,
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        ),
+        ChangeError::NoQuorum => (
+            Code::FailedPrecondition,
+            "etcdserver: re-configuration failed due to not enough started members",
+        ),
+        ChangeError::TooMany => {
+            (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")
+        }
+        // Somebody who asks twice is answered as the first time; kept for completeness.
+        ChangeError::Nothing => (Code::FailedPrecondition, "etcdserver: nothing would change"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The gRPC doors: etcd's API for clients, and the service by which nodes introduce themselves.
+//! The gRPC doors: etcd's API for clients, and the services by which machines become members.
 //!
 //! A handler makes four moves: check, call the node, map the error, fill the header. What a
 //! request means is `kv`'s business, in what order things happen is `raft`'s; nothing here holds
@@ -16,6 +16,7 @@ mod header;
 mod health;
 mod kv;
 mod maintenance;
+mod membership;
 mod registration;
 mod scan;
 #[cfg(test)]
@@ -32,8 +33,48 @@ use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::node::node_registration_server::NodeRegistrationServer;
+use crate::proto::raft::membership_server::MembershipServer;
 
 pub use front::{Front, FrontFuture, server};
+
+/// What a handler does with a request before it asks the node, for tests that throw bytes at it.
+#[cfg(feature = "sim")]
+pub mod bare {
+    use tonic::Status;
+
+    use super::convert;
+    use super::error::to_status;
+    use crate::kv;
+    use crate::proto::etcdserverpb as pb;
+
+    /// A read.
+    pub fn range(request: pb::RangeRequest) -> Result<kv::RangeRequest, Status> {
+        let request = convert::range(request)?;
+        request.validate().map_err(to_status)?;
+        Ok(request)
+    }
+
+    /// A write.
+    pub fn put(request: pb::PutRequest) -> Result<kv::PutRequest, Status> {
+        let request = convert::put(request);
+        request.validate().map_err(to_status)?;
+        Ok(request)
+    }
+
+    /// A deletion.
+    pub fn delete_range(request: pb::DeleteRangeRequest) -> Result<kv::DeleteRangeRequest, Status> {
+        let request = convert::delete_range(request);
+        request.validate().map_err(to_status)?;
+        Ok(request)
+    }
+
+    /// A transaction.
+    pub fn txn(request: pb::TxnRequest) -> Result<kv::TxnRequest, Status> {
+        let request = convert::txn(request)?;
+        request.validate().map_err(to_status)?;
+        Ok(request)
+    }
+}
 
 /// The etcd version whose behaviour this server has. Clients choose what they ask by it, so it is
 /// a plain semantic version.
@@ -62,6 +103,7 @@ const CLIENT_SERVICES: &[&str] = &[
 /// What the peer port serves, by full name.
 const PEER_SERVICES: &[&str] = &[
     "raft.v1.Raft",
+    MembershipServer::<membership::MembershipService>::NAME,
     NodeRegistrationServer::<registration::Registration>::NAME,
     HEALTH,
     REFLECTION,
@@ -82,6 +124,7 @@ pub fn client_service(handle: Handle, http: axum::Router) -> Front {
 /// What the peer port serves beside Raft itself, which is the transport's: to be added to it.
 pub fn peer_routes(handle: Handle, services: Routes) -> Routes {
     let services = services
+        .add_service(membership::MembershipService::server(handle.clone()))
         .add_service(registration::Registration::server(handle.clone()))
         .add_service(health::HealthService::server(handle, PEER_SERVICES));
     with_reflection(services, proto::PEER_DESCRIPTORS, PEER_SERVICES)

@@ -62,6 +62,7 @@ async fn member(leads: bool) -> World {
         applied_at_start: true,
         disk_stalled: false,
         shutting_down: false,
+        removed: false,
     };
     let (status, statuses) = watch::channel(Arc::new(status));
     let (requests, inbox) = mpsc::channel(64);

@@ -1,28 +1,42 @@
 //! Where rooms that do not know each other meet: the transport's deliveries become the driver's
 //! events, and the storage's snapshot files become what the transport streams.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
+use tracing::warn;
 
 use crate::node::driver::Outbox;
 use crate::node::{Event, Members, Ticket};
-use crate::raft::{Message, NodeId, SnapshotMeta};
-use crate::storage::{Disk, SnapshotReader, SnapshotStore, SnapshotWriter};
-use crate::transport::{Delivery, Inbox, SnapshotSink, SnapshotSource, Snapshots, Transport};
+use crate::raft::{Configuration, Message, NodeId, SnapshotMeta};
+use crate::storage::{Disk, Instances, RealDisk, SnapshotReader, SnapshotStore, SnapshotWriter};
+use crate::transport::{
+    Delivery, Disowned, Inbox, SnapshotSink, SnapshotSource, Snapshots, Transport,
+};
 
-/// The way from the transport to the driver, and to the list of members.
+use super::exit;
+
+/// The way from the transport to the driver, to the list of members, and to the end of it all.
 #[derive(Clone)]
 pub(super) struct DriverInbox {
     events: mpsc::Sender<Event<Ticket>>,
     members: Members,
+    instances: Arc<Mutex<Instances<RealDisk>>>,
+    disowning: watch::Sender<Option<Disowned>>,
 }
 
 impl DriverInbox {
-    pub(super) fn new(events: mpsc::Sender<Event<Ticket>>, members: Members) -> Self {
-        Self { events, members }
+    pub(super) fn new(
+        events: mpsc::Sender<Event<Ticket>>,
+        members: Members,
+        instances: Instances<RealDisk>,
+        disowning: watch::Sender<Option<Disowned>>,
+    ) -> Self {
+        Self { events, members, instances: Arc::new(Mutex::new(instances)), disowning }
     }
 }
 
@@ -35,29 +49,64 @@ impl Inbox for DriverInbox {
                 self.members.introduce(from, introduction.name, introduction.client_addr);
                 return;
             }
+            Delivery::Disowned { by, why } => {
+                warn!(%by, ?why, "a peer will not speak with this member again");
+                self.disowning.send_replace(Some(why));
+                return;
+            }
             Delivery::SnapshotSent { to, upto, ok } => Event::SnapshotSent { to, upto, ok },
         };
         // The driver is gone only when the process is ending.
         drop(self.events.send(event).await);
     }
+
+    /// Waits for the disk when a member is met for the first time ever, and only then.
+    fn meets(&self, peer: NodeId, instance: u64) -> bool {
+        let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
+        match instances.meet(peer, instance) {
+            Ok(same) => same,
+            Err(error) => exit::fatal(exit::DISK, &error.to_string()),
+        }
+    }
 }
 
 /// The way from the driver to the transport.
-pub(super) struct TransportOutbox(Transport);
+pub(super) struct TransportOutbox {
+    transport: Transport,
+    members: Members,
+    /// Where the operator said at first that members are.
+    first: BTreeMap<NodeId, String>,
+}
 
 impl TransportOutbox {
-    pub(super) fn new(transport: Transport) -> Self {
-        Self(transport)
+    pub(super) fn new(
+        transport: Transport,
+        members: Members,
+        first: Vec<(NodeId, String)>,
+    ) -> Self {
+        Self { transport, first: first.into_iter().collect(), members }
     }
 }
 
 impl Outbox for TransportOutbox {
     fn send(&self, message: Message) {
-        self.0.send(message);
+        self.transport.send(message);
     }
 
     fn send_snapshot(&self, to: NodeId) {
-        self.0.send_snapshot(to);
+        self.transport.send_snapshot(to);
+    }
+
+    fn set_peers(&self, config: &Configuration, peers: BTreeMap<NodeId, Option<String>>) {
+        self.members.set(config);
+        // Those still spoken with are to hear it from the log.
+        let gone = config.removed.iter().filter(|id| !peers.contains_key(id));
+        self.transport.set_removed(gone.copied().collect());
+        let reached = peers.into_iter().filter_map(|(id, address)| {
+            let address = address.or_else(|| self.first.get(&id).cloned())?;
+            Some((id, address))
+        });
+        self.transport.update_peers(reached);
     }
 }
 

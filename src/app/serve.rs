@@ -1,5 +1,6 @@
 //! The two threads that serve sockets: consensus with the peer port, and the client port.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc as thread_channel;
@@ -8,7 +9,7 @@ use std::time::Instant;
 
 use tokio::net::TcpListener as AsyncListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tracing::{error, info};
@@ -17,13 +18,27 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::node::driver::{Driver, DriverParts};
 use crate::node::{Event, Handle, Ticket, barrier};
-use crate::raft::NodeId;
-use crate::storage::{RealDisk, SnapshotStore};
+use crate::raft::{Configuration, NodeId};
+use crate::storage::{Instances, RealDisk, SnapshotStore};
+use crate::transport::Disowned;
 use crate::{admin, api, transport};
 
 use super::REQUESTS_MAX;
 use super::bridge::{DriverInbox, SnapshotFiles, TransportOutbox};
 use super::start::{StartError, start_thread};
+
+/// What the way to the peers is made of.
+pub(super) struct Network {
+    pub(super) messages: mpsc::Sender<Event<Ticket>>,
+    pub(super) snapshots: SnapshotStore<RealDisk>,
+    pub(super) instances: Instances<RealDisk>,
+    pub(super) disowning: watch::Sender<Option<Disowned>>,
+    /// Where members are reached, as far as the log does not know better.
+    pub(super) known: Vec<(NodeId, String)>,
+    /// The membership in force, and who was removed for good.
+    pub(super) membership: Configuration,
+    pub(super) removed: BTreeSet<NodeId>,
+}
 
 /// The thread of the driver, the transport and the peer port.
 pub(super) struct Consensus {
@@ -36,8 +51,7 @@ impl Consensus {
         config: &Config,
         listener: TcpListener,
         handle: &Handle,
-        messages: mpsc::Sender<Event<Ticket>>,
-        snapshots: SnapshotStore<RealDisk>,
+        network: Network,
         driver: DriverParts<RealDisk>,
     ) -> Result<Self, StartError> {
         let runtime = runtime(Builder::new_current_thread())?;
@@ -48,23 +62,22 @@ impl Consensus {
             name: config.node_name.clone(),
             client_addr: config.client_advertise.clone(),
         };
-        let peers: Vec<_> = config
-            .peers
-            .iter()
-            .filter_map(|peer| Some((NodeId::new(peer.id.get())?, peer.addr.clone())))
-            .collect();
+        transport_config.instance = network.instances.own();
         let handle = handle.clone();
         let (end, ended) = oneshot::channel();
         let thread = start_thread("consensus", move || {
             runtime.block_on(async move {
                 let mut server = transport::server_builder(&transport_config);
+                let Network { messages, snapshots, instances, disowning, known, .. } = network;
+                let directory = handle.directory();
                 let (transport, raft) = transport::start(
                     transport_config,
-                    peers,
-                    DriverInbox::new(messages, handle.directory()),
+                    reached(&network.membership, &known),
+                    DriverInbox::new(messages, directory.clone(), instances, disowning),
                     SnapshotFiles::new(snapshots),
                     Arc::new(|_name, work| tokio::spawn(work).abort_handle()),
                 );
+                transport.set_removed(network.removed);
                 let routes = api::peer_routes(handle, Routes::new(raft));
                 let serving = tokio::spawn(async move {
                     if let Err(error) =
@@ -73,7 +86,8 @@ impl Consensus {
                         error!(%error, "the peer port has failed");
                     }
                 });
-                let driver = Driver::new(driver, TransportOutbox::new(transport.clone()));
+                let outbox = TransportOutbox::new(transport.clone(), directory, known);
+                let driver = Driver::new(driver, outbox);
                 tokio::select! {
                     () = driver.run() => {}
                     _ = ended => {}
@@ -91,6 +105,18 @@ impl Consensus {
         let _ = self.end.send(());
         drop(self.thread.join());
     }
+}
+
+/// Whom to reach at the start, and where. One who has just joined knows its peers before its log
+/// does.
+fn reached(membership: &Configuration, known: &[(NodeId, String)]) -> Vec<(NodeId, String)> {
+    let members = membership.members();
+    if members.is_empty() {
+        return known.to_vec();
+    }
+    let elsewhere = |id: NodeId| known.iter().find(|(one, _)| *one == id).map(|(_, addr)| addr);
+    let addr = |id: NodeId| membership.addresses.get(&id).or_else(|| elsewhere(id)).cloned();
+    members.into_iter().filter_map(|id| Some((id, addr(id)?))).collect()
 }
 
 /// The threads of the client port.
@@ -164,7 +190,7 @@ fn clients_runtime() -> Builder {
     builder
 }
 
-fn runtime(mut builder: Builder) -> Result<Runtime, StartError> {
+pub(super) fn runtime(mut builder: Builder) -> Result<Runtime, StartError> {
     builder
         .enable_all()
         .build()

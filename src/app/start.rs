@@ -1,12 +1,14 @@
 //! How a node starts: listeners first, so that a wrong address is told before anything is
 //! touched; then the disk; then the threads, from the disk outwards.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc as thread_channel;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
@@ -16,14 +18,16 @@ use crate::metrics::Metrics;
 use crate::node::applier::{self, Applier};
 use crate::node::clock::{self, Pulse, Ticker};
 use crate::node::driver::{self, DriverParts, Inboxes};
-use crate::node::persister;
+use crate::node::persister::{self, Persister};
 use crate::node::recovery::{self, Recovered};
 use crate::node::snapshotter::Snapshotter;
-use crate::node::{Event, Handle, Limits, Member, Replica, ReplicaConfig, Status, Ticket};
-use crate::raft::{self, Configuration, EntryId, Index, NodeId, Role, Term};
-use crate::storage::{self, Identity, Options, RealDisk, SnapshotStore, Wal};
+use crate::node::{Event, Handle, Limits, Member, Members, Replica, ReplicaConfig, Status, Ticket};
+use crate::raft::{self, Configuration, EntryId, Index, NodeId, Payload, Restored, Role, Term};
+use crate::storage::{self, Identity, Instances, Options, RealDisk, SnapshotStore, Wal};
+use crate::transport::Disowned;
 
-use super::serve::{Clients, Consensus};
+use super::origin::Origin;
+use super::serve::{Clients, Consensus, Network, runtime};
 use super::{COMPLETIONS_MAX, MESSAGES_MAX, REQUESTS_MAX, exit};
 
 /// The longest that a request waits for its outcome, as in etcd.
@@ -42,6 +46,7 @@ const LOSS_DELAY: Duration = Duration::from_millis(20);
 /// A running node.
 pub struct Node {
     pub(super) handle: Handle,
+    pub(super) disowned: watch::Receiver<Option<Disowned>>,
     metrics: Arc<Metrics>,
     pub(super) clients: Clients,
     pub(super) consensus: Consensus,
@@ -67,6 +72,14 @@ pub enum StartError {
     /// What the log says cannot be followed.
     #[error(transparent)]
     Recovery(#[from] recovery::Error),
+    /// A cluster refuses to take this node in.
+    #[error("RAFT_JOIN: {addr} refuses this node: {why}")]
+    NotTakenIn {
+        /// Who was asked.
+        addr: String,
+        /// What it answered.
+        why: String,
+    },
     /// The system gives no more threads or sockets.
     #[error("cannot {what}: {source}")]
     System {
@@ -81,7 +94,7 @@ impl StartError {
     /// With which code the process ends.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Listen { .. } => exit::CONFIGURATION,
+            Self::Listen { .. } | Self::NotTakenIn { .. } => exit::CONFIGURATION,
             Self::Storage(_) | Self::Recovery(recovery::Error::Storage(_)) => exit::DISK,
             Self::Recovery(_) | Self::System { .. } => exit::BUG,
         }
@@ -89,15 +102,24 @@ impl StartError {
 }
 
 impl Node {
-    /// Starts a node: returns once it serves, which may be before it knows a leader.
+    /// Starts a node: returns once it serves, which may be before it knows a leader. One that is to
+    /// join a cluster, and has not done so before, waits here until it was taken in.
     ///
     /// # Errors
     ///
     /// [`StartError`]; nothing is left running then.
     pub fn start(config: &Config) -> Result<Self, StartError> {
+        let origin = runtime(Builder::new_current_thread())?.block_on(Origin::find(config))?;
+        Self::start_from(config, &origin)
+    }
+
+    pub(super) fn start_from(config: &Config, origin: &Origin) -> Result<Self, StartError> {
         let clients_listener = listen("RAFT_CLIENT_LISTEN", config.client_listen)?;
         let peers_listener = listen("RAFT_PEER_LISTEN", config.peer_listen)?;
-        let recovered = recover(config)?;
+        let disk = RealDisk::open(&config.data_dir)?;
+        let recovered = recover(config, origin, &disk)?;
+        let instances = Instances::open(&disk, rand::random::<u64>().max(1))?;
+        let membership = in_force(&recovered.restored);
 
         let metrics = Arc::new(Metrics::new());
         metrics.quota_bytes.set(config.quota_bytes);
@@ -106,17 +128,19 @@ impl Node {
         let (requests, clients_inbox) = mpsc::channel(REQUESTS_MAX);
         let (messages, peers_inbox) = mpsc::channel(MESSAGES_MAX);
         let (completions, completions_inbox) = mpsc::channel(COMPLETIONS_MAX);
-        let (status, status_seen) = watch::channel(Arc::new(first_status(config)));
+        let (status, status_seen) = watch::channel(Arc::new(first_status(config, origin)));
+        let (disowning, disowned) = watch::channel(None);
         let handle = Handle::new(
             requests,
             status_seen,
             pulse.clone(),
             Arc::clone(&machine),
-            members(config),
+            members(config, origin),
             Limits { request_bytes_max: config.max_request_bytes, quota_bytes: config.quota_bytes },
         );
+        name_members(&handle.directory(), config, &membership);
 
-        let replica_config = replica_config(config, recovered.openings);
+        let replica_config = replica_config(config, origin, recovered.openings);
         let confirm_ticks = replica_config.raft.election_ticks_max;
         let replica = Replica::new(
             replica_config,
@@ -124,28 +148,24 @@ impl Node {
             recovered.latest_snapshot,
             recovered.log_bytes,
         );
-        let (workers, applier) = Workers::start(WorkersParts {
+        let (workers, persister, applier) = Workers::start(WorkersParts {
             wal: recovered.wal,
             snapshots: recovered.snapshots.clone(),
             applied: recovered.applied,
-            config: recovered.config,
+            config: recovered.config.clone(),
             machine,
             completions,
             metrics: Arc::clone(&metrics),
         })?;
         let driver = DriverParts {
-            identity: driver::Identity {
-                node_id: node_id(config),
-                cluster_id: config.cluster_id(),
-                name: config.node_name.as_str().into(),
-            },
+            identity: identity(config, origin),
             replica,
             inboxes: Inboxes {
                 completions: completions_inbox,
                 peers: peers_inbox,
                 clients: clients_inbox,
             },
-            persister: workers.persister.clone(),
+            persister,
             applier,
             ticker: Ticker::new(tick(config), confirm_ticks + 1),
             pulse,
@@ -153,11 +173,18 @@ impl Node {
             metrics: Arc::clone(&metrics),
             confirm_ticks,
         };
-        let snapshots = recovered.snapshots;
-        let consensus =
-            Consensus::start(config, peers_listener, &handle, messages, snapshots, driver)?;
+        let network = Network {
+            messages,
+            snapshots: recovered.snapshots,
+            instances,
+            disowning,
+            known: origin.peers.clone(),
+            removed: gone(&recovered.config, &membership),
+            membership,
+        };
+        let consensus = Consensus::start(config, peers_listener, &handle, network, driver)?;
         let clients = Clients::start(config, clients_listener, &handle, &metrics)?;
-        Ok(Self { handle, metrics, clients, consensus, workers })
+        Ok(Self { handle, disowned, metrics, clients, consensus, workers })
     }
 
     /// The door to the node.
@@ -190,19 +217,18 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts them; gives the way to the applier as well, whose end is the driver's.
+    /// Starts them; gives the driver's ends of the two that it works with.
     fn start(
         parts: WorkersParts,
-    ) -> Result<(Self, thread_channel::Sender<applier::Job>), StartError> {
+    ) -> Result<(Self, persister::Way<RealDisk>, applier::Way<RealDisk>), StartError> {
         let (persister, persister_jobs) = thread_channel::channel();
         let (spares, spare_jobs) = thread_channel::channel();
         let (to_snapshotter, snapshotter_jobs) = thread_channel::channel();
-        let (applier, applier_jobs) = thread_channel::channel();
+        let (to_applier, applier_jobs) = thread_channel::channel();
         let WorkersParts { wal, snapshots, applied, config, machine, completions, metrics } = parts;
 
         let ways = persister::Ways {
             jobs: persister_jobs,
-            snapshots: snapshots.clone(),
             done: completions.clone(),
             spares,
             metrics: Arc::clone(&metrics),
@@ -214,23 +240,22 @@ impl Workers {
             done: completions.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let owner = Applier {
-            machine,
-            applied,
-            config,
-            snapshots,
-            snapshotter: to_snapshotter,
-            done: completions,
-            metrics,
-        };
+        let log = Arc::new(Mutex::new(Persister::new(wal, snapshots.clone())));
+        let log_way =
+            persister::Way::new(Arc::clone(&log), persister.clone(), Arc::clone(&metrics));
+        let applier = Applier { machine, applied, config, snapshots, metrics };
+        let applier = Arc::new(Mutex::new(applier));
+        let applier_way = applier::Way::new(Arc::clone(&applier), to_applier);
+        let applier_ways =
+            applier::Ways { jobs: applier_jobs, snapshotter: to_snapshotter, done: completions };
         let back = persister.clone();
         let threads = vec![
             start_thread("spare", move || persister::make_spares(&spare_jobs, &back))?,
-            start_thread("wal", move || run_persister(wal, &ways))?,
+            start_thread("wal", move || run_persister(&log, &ways))?,
             start_thread("snapshot", move || snapshotter.run(&snapshotter_jobs))?,
-            start_thread("apply", move || run_applier(owner, &applier_jobs))?,
+            start_thread("apply", move || run_applier(&applier, &applier_ways))?,
         ];
-        Ok((Self { persister, threads }, applier))
+        Ok((Self { persister, threads }, log_way, applier_way))
     }
 
     /// Lets them finish what they have, once the driver is gone.
@@ -244,14 +269,14 @@ impl Workers {
     }
 }
 
-fn run_persister(wal: Wal<RealDisk>, ways: &persister::Ways<RealDisk>) {
-    if let Err(error) = persister::run(wal, ways) {
+fn run_persister(log: &Mutex<Persister<RealDisk>>, ways: &persister::Ways<RealDisk>) {
+    if let Err(error) = persister::run(log, ways) {
         exit::fatal(exit::DISK, &error.to_string());
     }
 }
 
-fn run_applier(applier: Applier<RealDisk>, jobs: &thread_channel::Receiver<applier::Job>) {
-    match applier.run(jobs) {
+fn run_applier(applier: &Mutex<Applier<RealDisk>>, ways: &applier::Ways) {
+    match applier::run(applier, ways) {
         Ok(()) => {}
         Err(error) => {
             let why = error.to_string();
@@ -279,14 +304,15 @@ fn listen(variable: &'static str, addr: SocketAddr) -> Result<TcpListener, Start
     bound.map_err(|source| StartError::Listen { variable, addr, source })
 }
 
-fn recover(config: &Config) -> Result<Recovered<RealDisk>, StartError> {
+fn recover(
+    config: &Config,
+    origin: &Origin,
+    disk: &RealDisk,
+) -> Result<Recovered<RealDisk>, StartError> {
     let began = Instant::now();
-    let disk = RealDisk::open(&config.data_dir)?;
-    let identity = Identity { cluster_id: config.cluster_id(), node_id: node_id(config) };
-    let voters = config.peers.iter().filter_map(|peer| NodeId::new(peer.id.get()));
-    let first = Configuration::of_voters(voters);
+    let identity = Identity { cluster_id: origin.cluster_id, node_id: node_id(config) };
     let recovered =
-        recovery::recover(&disk, Options::default(), identity, &first, LOG_CACHE_BYTES_MAX)?;
+        recovery::recover(disk, Options::default(), identity, &origin.first, LOG_CACHE_BYTES_MAX)?;
     info!(
         data_dir = %config.data_dir.display(),
         term = recovered.restored.hard_state.term.0,
@@ -297,29 +323,71 @@ fn recover(config: &Config) -> Result<Recovered<RealDisk>, StartError> {
     Ok(recovered)
 }
 
-fn node_id(config: &Config) -> NodeId {
+fn identity(config: &Config, origin: &Origin) -> driver::Identity {
+    driver::Identity {
+        node_id: node_id(config),
+        cluster_id: origin.cluster_id,
+        name: config.node_name.as_str().into(),
+    }
+}
+
+/// The members as the log names them. Also one who is not named there yet is called something.
+fn name_members(directory: &Members, config: &Config, membership: &Configuration) {
+    directory.set(membership);
+    let (name, client_addr) = (config.node_name.clone(), config.client_advertise.clone());
+    directory.introduce(node_id(config), name, client_addr);
+}
+
+/// The membership in force: the last that the log holds, committed or not.
+fn in_force(restored: &Restored) -> Configuration {
+    let last = restored.entries.iter().rev().find_map(|entry| match &entry.payload {
+        Payload::Config(config) => Some(config),
+        Payload::Noop | Payload::Command(_) => None,
+    });
+    last.unwrap_or(&restored.base.config).clone()
+}
+
+/// Who was removed, and is needed no more: in a joint configuration those that go are still.
+fn gone(applied: &Configuration, in_force: &Configuration) -> BTreeSet<NodeId> {
+    let is_member = |id: &NodeId| applied.is_member(*id) || in_force.is_member(*id);
+    applied.removed.iter().copied().filter(|id| !is_member(id)).collect()
+}
+
+pub(super) fn node_id(config: &Config) -> NodeId {
     NodeId::new(config.node_id.get()).expect("the configuration's id is not zero")
 }
 
-fn members(config: &Config) -> Vec<Member> {
-    let member = |peer: &crate::config::Peer| {
-        let own = peer.id == config.node_id;
-        Member {
-            id: NodeId::new(peer.id.get()).expect("the configuration's ids are not zero"),
-            name: if own { config.node_name.clone() } else { format!("node{}", peer.id) },
-            peer_addr: if own { config.peer_advertise.clone() } else { peer.addr.clone() },
-            client_addrs: if own { vec![config.client_advertise.clone()] } else { Vec::new() },
-            learner: false,
-        }
+/// Everybody whose address is known from elsewhere than the log, this node included.
+fn members(config: &Config, origin: &Origin) -> Vec<Member> {
+    let own = Member {
+        id: node_id(config),
+        name: config.node_name.clone(),
+        peer_addr: config.peer_advertise.clone(),
+        client_addrs: vec![config.client_advertise.clone()],
+        learner: false,
     };
-    config.peers.iter().map(member).collect()
+    let others = origin.peers.iter().filter(|(id, _)| *id != own.id).map(|(id, addr)| Member {
+        id: *id,
+        name: format!("node{id}"),
+        peer_addr: addr.clone(),
+        client_addrs: Vec::new(),
+        learner: false,
+    });
+    let mut members: Vec<Member> = others.chain([own.clone()]).collect();
+    members.sort_by_key(|member| member.id);
+    members
+}
+
+/// Where members are reached, as this one was told.
+fn addresses(config: &Config, origin: &Origin) -> BTreeMap<NodeId, String> {
+    members(config, origin).into_iter().map(|member| (member.id, member.peer_addr)).collect()
 }
 
 fn tick(config: &Config) -> Duration {
     driver::tick_length(Duration::from_millis(config.heartbeat_interval_ms))
 }
 
-fn replica_config(config: &Config, openings: u64) -> ReplicaConfig {
+fn replica_config(config: &Config, origin: &Origin, openings: u64) -> ReplicaConfig {
     let tick_ms = tick(config).as_millis() as u64;
     let ticks =
         |ms: u64| u32::try_from(ms.div_ceil(tick_ms)).expect("the configuration is bounded");
@@ -337,6 +405,7 @@ fn replica_config(config: &Config, openings: u64) -> ReplicaConfig {
             uncommitted_bytes_max: 64 << 20,
             reads_pending_max: 4096,
             ready_bytes_max: 8 << 20,
+            addresses: addresses(config, origin),
             seed: clock::seed(config.node_id.get()),
         },
         // Every opening of the directory has a range of its own.
@@ -352,10 +421,10 @@ fn replica_config(config: &Config, openings: u64) -> ReplicaConfig {
     }
 }
 
-fn first_status(config: &Config) -> Status {
+fn first_status(config: &Config, origin: &Origin) -> Status {
     Status {
         node_id: node_id(config),
-        cluster_id: config.cluster_id(),
+        cluster_id: origin.cluster_id,
         name: config.node_name.as_str().into(),
         role: Role::Follower,
         term: Term::default(),
@@ -370,5 +439,6 @@ fn first_status(config: &Config) -> Status {
         applied_at_start: false,
         disk_stalled: false,
         shutting_down: false,
+        removed: false,
     }
 }

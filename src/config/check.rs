@@ -15,8 +15,7 @@ const REQUEST_BYTES_MAX: u64 = 16 << 20;
 
 /// Variables whose meaning is fixed, and whose work is still to be built. To ignore one would be
 /// to run in plaintext, or apart, where the operator asked for the contrary.
-const NOT_YET: [(&str, &str); 7] = [
-    ("RAFT_JOIN", "it unset: membership changes are not supported yet; list RAFT_PEERS instead"),
+const NOT_YET: [(&str, &str); 6] = [
     ("RAFT_TLS_CERT_FILE", NO_TLS),
     ("RAFT_TLS_KEY_FILE", NO_TLS),
     ("RAFT_TLS_CA_FILE", NO_TLS),
@@ -51,6 +50,8 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
         data_dir: data_dir.unwrap_or_else(|| PathBuf::from("data").join(&identity.name)),
         node_name: identity.name,
         peers: members.peers,
+        join: members.join,
+        replaces: members.replaces,
         peer_listen: addresses.peer_listen,
         peer_advertise: members.peer_advertise,
         client_listen: addresses.client_listen,
@@ -100,23 +101,31 @@ fn addresses(reader: &mut Reader) -> Option<Addresses> {
 
 struct Members {
     peers: Vec<Peer>,
+    join: Vec<String>,
+    replaces: Option<NonZeroU64>,
     peer_advertise: String,
     client_advertise: String,
 }
 
-/// The first members and the addresses that are told of this one: what is not set follows from
-/// the listen addresses, for a node that is a cluster of its own.
+/// The first members, or those to join, and the addresses that are told of this one: what is not
+/// set follows from the listen addresses, for a node that is a cluster of its own.
 fn members(
     reader: &mut Reader,
     identity: Option<&Identity>,
     addresses: Option<&Addresses>,
 ) -> Option<Members> {
     let peers = reader.get("RAFT_PEERS", value::peers);
+    let join = reader.get("RAFT_JOIN", value::join);
+    let replaces = reader.get("RAFT_REPLACES", value::node_id);
     let peer_advertise = reader.get("RAFT_PEER_ADVERTISE", value::advertise);
     let client_advertise = reader.get("RAFT_CLIENT_ADVERTISE", value::advertise);
+    joining(reader, addresses);
     let id = identity?.id;
+    if replaces == Some(id) {
+        reader.fault("RAFT_REPLACES", "another member than RAFT_NODE_ID: ids are never reused");
+    }
     let own_entry = peers.iter().flatten().find(|peer| peer.id == id).cloned();
-    if peers.is_some() && own_entry.is_none() {
+    if peers.is_some() && own_entry.is_none() && !reader.is_set("RAFT_JOIN") {
         reader.fault("RAFT_PEERS", format!("an entry for this node, RAFT_NODE_ID={id}"));
     }
     let addresses = addresses?;
@@ -125,8 +134,34 @@ fn members(
         .unwrap_or_else(|| reachable(addresses.peer_listen).to_string());
     let client_advertise = client_advertise
         .unwrap_or_else(|| client_address(addresses.client_listen, &peer_advertise));
-    let peers = peers.unwrap_or_else(|| vec![Peer { id, addr: peer_advertise.clone() }]);
-    Some(Members { peers, peer_advertise, client_advertise })
+    let peers = match (peers, &join) {
+        (Some(peers), _) => peers,
+        (None, Some(_)) => Vec::new(),
+        (None, None) => vec![Peer { id, addr: peer_advertise.clone() }],
+    };
+    let join = join.unwrap_or_default();
+    Some(Members { peers, join, replaces, peer_advertise, client_advertise })
+}
+
+/// What a node that joins must say, and must not.
+fn joining(reader: &mut Reader, addresses: Option<&Addresses>) {
+    if !reader.is_set("RAFT_JOIN") {
+        if reader.is_set("RAFT_REPLACES") {
+            reader.fault("RAFT_REPLACES", "it together with RAFT_JOIN: a machine that joins");
+        }
+        return;
+    }
+    if reader.is_set("RAFT_PEERS") {
+        reader.fault("RAFT_PEERS", "it unset beside RAFT_JOIN: the cluster knows its members");
+    }
+    if !reader.is_set("RAFT_NODE_ID") {
+        reader.fault("RAFT_NODE_ID", "an id that no member of the cluster to join ever had");
+    }
+    let everywhere = addresses.is_some_and(|addresses| addresses.peer_listen.ip().is_unspecified());
+    if everywhere && !reader.is_set("RAFT_PEER_ADVERTISE") {
+        let expected = "host:port by which the members of the cluster to join reach this one";
+        reader.fault("RAFT_PEER_ADVERTISE", expected);
+    }
 }
 
 /// Clients cannot dial "every interface": the host by which peers know us is the better guess.

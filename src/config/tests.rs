@@ -127,7 +127,7 @@ fn values_out_of_their_range() {
         ("RAFT_SHUTDOWN_GRACE_MS", "5s"),
         ("RAFT_LOG", "inof"),
         ("RAFT_LOG", "raft_node=loud"),
-        ("RAFT_JOIN", "node1:5001"),
+        ("RAFT_REPLACES", "2"),
         ("RAFT_TLS_CERT_FILE", "/etc/cert.pem"),
         ("RAFT_PEER_TLS_CA_FILE", "/etc/ca.pem"),
     ] {
@@ -175,6 +175,22 @@ fn members_that_do_not_add_up() {
     let line = fault(&[("RAFT_NODE_ID", "4"), THREE], "RAFT_PEERS");
     assert!(line.ends_with("expected an entry for this node, RAFT_NODE_ID=4"), "{line}");
     config(&[("RAFT_PEERS", "1=a:1,2=b:1")]);
+}
+
+#[test]
+fn whoever_joins_says_who_it_is_and_nothing_of_the_members() {
+    const JOIN: (&str, &str) = ("RAFT_JOIN", "node1:5001, node2:5001");
+    const ID: (&str, &str) = ("RAFT_NODE_ID", "4");
+    let joins = config(&[JOIN, ID, ("RAFT_REPLACES", "1")]);
+    assert_eq!(joins.join, ["node1:5001", "node2:5001"]);
+    assert_eq!((joins.peers.len(), joins.replaces.map(NonZeroU64::get)), (0, Some(1)));
+    fault(&[JOIN], "RAFT_NODE_ID");
+    fault(&[JOIN, ID, THREE], "RAFT_PEERS");
+    fault(&[JOIN, ID, ("RAFT_REPLACES", "4")], "RAFT_REPLACES");
+    fault(&[JOIN, ID, ("RAFT_PEER_LISTEN", "0.0.0.0:5001")], "RAFT_PEER_ADVERTISE");
+    for wrong in ["node1", "node1:5001,", "http://node1:5001", "1=node1:5001"] {
+        fault(&[("RAFT_JOIN", wrong), ID], "RAFT_JOIN");
+    }
 }
 
 #[test]

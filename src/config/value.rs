@@ -183,3 +183,14 @@ pub(super) fn peers(raw: &str) -> Result<Vec<Peer>, String> {
     peers.sort();
     Ok(peers)
 }
+
+/// Peer addresses of a cluster to join, to be asked in this order.
+pub(super) fn join(raw: &str) -> Result<Vec<String>, String> {
+    let addrs: Vec<&str> = raw.split(',').map(str::trim).collect();
+    if addrs.len() > MEMBERS_MAX {
+        return Err(format!("at most {MEMBERS_MAX} addresses; these are {}", addrs.len()));
+    }
+    let expected = "host:port of one or more members, such as node1:5001,node2:5001";
+    let wrong = |addr: &str| format!("{expected}; {addr:?} is not of that form");
+    addrs.into_iter().map(|addr| advertise(addr).map_err(|_| wrong(addr))).collect()
+}

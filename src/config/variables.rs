@@ -22,7 +22,7 @@ const fn derived(name: &'static str, default: &'static str, meaning: &'static st
 }
 
 /// Every variable, in the order in which they are documented.
-pub static VARIABLES: [Variable; 24] = [
+pub static VARIABLES: [Variable; 25] = [
     fixed("RAFT_NODE_ID", "1", "this member: a positive integer, never reused"),
     derived("RAFT_NODE_NAME", "node<ID>", "the name that `member list` shows"),
     derived(
@@ -33,8 +33,9 @@ pub static VARIABLES: [Variable; 24] = [
     derived(
         "RAFT_JOIN",
         "unset",
-        "peer addresses of a running cluster to join (not supported yet)",
+        "peer addresses of a running cluster to join: `node1:5001,node2:5001`",
     ),
+    derived("RAFT_REPLACES", "unset", "with RAFT_JOIN: the dead member whose place this one takes"),
     fixed("RAFT_PEER_LISTEN", "127.0.0.1:5001", "where the members' port is bound"),
     derived(
         "RAFT_PEER_ADVERTISE",

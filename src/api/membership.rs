@@ -1,0 +1,176 @@
+//! Machines that want to be members: what `NodeRegistration.RegisterNode` and `Membership.Join`
+//! have in common, and the second of them.
+//!
+//! Both may be asked again and again: whoever lost the answer asks once more. A known id at its
+//! own address is fine, at another it has moved.
+
+use tonic::{Request, Response, Status};
+
+use crate::node::{Handle, RequestError};
+use crate::proto::raft as wire;
+use crate::proto::raft::membership_server::{Membership, MembershipServer};
+use crate::raft::{Aim, Change, ChangeError, NodeId};
+
+use super::error::to_status;
+
+/// The longest address that a member may have; a DNS name has at most 253 bytes.
+const ADDR_BYTES_MAX: usize = 260;
+
+/// Two who ask for the same at once: the second finds it done.
+const TRIES: usize = 2;
+
+/// What a registration came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Registered {
+    /// Nothing had to be done.
+    Already,
+    /// A new member.
+    Added,
+    /// A member is reached elsewhere now.
+    Moved,
+}
+
+/// Sees to it that `id` is a member at `address`, in the place of `replaces` if it is new.
+pub(super) async fn register(
+    handle: &Handle,
+    id: NodeId,
+    address: &str,
+    replaces: Option<NodeId>,
+) -> Result<Registered, RequestError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        handle.read_barrier().await?;
+        let address = address.to_owned();
+        let known = handle.members().into_iter().find(|member| member.id == id);
+        let (change, outcome) = match known {
+            Some(member) if member.peer_addr == address => return Ok(Registered::Already),
+            Some(_) => (Change::Relocate { id, address }, Registered::Moved),
+            None => {
+                // Who was removed already needs no more replacing.
+                let removed = handle.directory().configuration().removed;
+                let replaces = replaces.filter(|replaced| !removed.contains(replaced));
+                (Change::Add { id, address, aim: Aim::Voter { replaces } }, Registered::Added)
+            }
+        };
+        match handle.change_membership(vec![change]).await {
+            Err(RequestError::Change(ChangeError::Exists)) if tries < TRIES => {}
+            done => return done.map(|()| outcome),
+        }
+    }
+}
+
+/// A failure as it is told on the peer port: in our own words, with a code that says whether to
+/// ask again.
+pub(super) fn refusal(error: RequestError) -> Status {
+    let RequestError::Change(why) = error else { return to_status(error) };
+    let text = why.to_string();
+    match why {
+        ChangeError::UnderWay | ChangeError::Unsettled => Status::unavailable(text),
+        ChangeError::Exists => Status::already_exists(text),
+        ChangeError::Unknown => Status::not_found(text),
+        ChangeError::WasRemoved
+        | ChangeError::NotLearner
+        | ChangeError::NotCaughtUp
+        | ChangeError::NoQuorum
+        | ChangeError::TooMany
+        | ChangeError::Nothing => Status::failed_precondition(text),
+    }
+}
+
+/// The service over one node.
+pub(super) struct MembershipService {
+    handle: Handle,
+}
+
+impl MembershipService {
+    pub(super) fn server(handle: Handle) -> MembershipServer<Self> {
+        MembershipServer::new(Self { handle })
+    }
+}
+
+#[tonic::async_trait]
+impl Membership for MembershipService {
+    async fn join(
+        &self,
+        request: Request<wire::JoinRequest>,
+    ) -> Result<Response<wire::JoinReply>, Status> {
+        let wire::JoinRequest { id, address, replaces } = request.into_inner();
+        let id = NodeId::new(id).ok_or_else(|| Status::invalid_argument("id is 0"))?;
+        let replaces = NodeId::new(replaces);
+        if replaces == Some(id) {
+            return Err(Status::invalid_argument(format!("node {id} cannot replace itself")));
+        }
+        check_address(&address)?;
+        register(&self.handle, id, &address, replaces).await.map_err(refusal)?;
+        let members = self.handle.members().into_iter();
+        let members = members
+            .map(|member| wire::Address { id: member.id.get(), address: member.peer_addr })
+            .collect();
+        Ok(Response::new(wire::JoinReply { cluster: self.handle.status().cluster_id, members }))
+    }
+}
+
+/// Accepts `host:port`, with an IPv6 host in brackets.
+pub(super) fn check_address(addr: &str) -> Result<(), Status> {
+    let refuse = |what| Err(Status::invalid_argument(format!("addr {addr:?} {what}")));
+    if addr.len() > ADDR_BYTES_MAX {
+        return Err(Status::invalid_argument(format!("addr exceeds {ADDR_BYTES_MAX} bytes")));
+    }
+    let Some((host, port)) = addr.rsplit_once(':') else {
+        return refuse("has no port: expected host:port");
+    };
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) || port.parse::<u16>().unwrap_or(0) == 0 {
+        return refuse("has no port from 1 to 65535");
+    }
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let valid = match in_brackets {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => is_host_name(host),
+    };
+    if valid { Ok(()) } else { refuse("has no host that is a name or an IP address") }
+}
+
+/// Letters, digits, `-`, `_` and `.`, with no empty label but the root's.
+fn is_host_name(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    name.len() <= 253
+        && name
+            .split('.')
+            .all(|label| (1..=63).contains(&label.len()) && label.bytes().all(allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        for good in ["node1:5001", "127.0.0.1:1", "[::1]:65535", "a.b-c.d_e:80", "rooted.:80"] {
+            assert!(check_address(good).is_ok(), "{good:?}");
+        }
+        let long = format!("{}:1", "a".repeat(300));
+        for bad in [
+            "",
+            "node1",
+            "node1:",
+            ":5001",
+            "node1:0",
+            "node1:65536",
+            "node1:+1",
+            "no de:1",
+            "::1:5001",
+            "[::1]",
+            "[nonsense]:1",
+            "a..b:1",
+            "http://a:1",
+            long.as_str(),
+        ] {
+            let status = check_address(bad).expect_err(bad);
+            assert_eq!(status.code(), Code::InvalidArgument, "{bad:?}");
+        }
+    }
+}
