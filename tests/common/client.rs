@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use raft_node::kv;
 use raft_node::proto::etcdserverpb as pb;
 use raft_node::proto::etcdserverpb::cluster_client::ClusterClient;
 use raft_node::proto::etcdserverpb::kv_client::KvClient;
@@ -13,6 +15,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+
+use super::history::{self, Recorder};
+use super::linearizability::{Answer, Freshness, Request};
 
 /// Longer than any answer should take, a leader's loss included.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -27,6 +32,7 @@ pub struct Client {
     channel: Channel,
     peer: Channel,
     deadline: Duration,
+    recorder: Option<Recorder>,
 }
 
 fn channel(addr: &str) -> Channel {
@@ -40,7 +46,13 @@ fn channel(addr: &str) -> Channel {
 impl Client {
     /// Connects at the first call, and anew after a connection broke.
     pub fn new(id: u64, client_addr: &str, peer_addr: &str) -> Self {
-        Self { id, channel: channel(client_addr), peer: channel(peer_addr), deadline: DEADLINE }
+        Self {
+            id,
+            channel: channel(client_addr),
+            peer: channel(peer_addr),
+            deadline: DEADLINE,
+            recorder: None,
+        }
     }
 
     /// The same client with another deadline.
@@ -49,7 +61,32 @@ impl Client {
         Self { deadline, ..self.clone() }
     }
 
-    /// etcd's key-value service.
+    /// The same client, which writes down in `recorder` what it does.
+    #[must_use]
+    pub fn recorded(&self, recorder: &Recorder) -> Self {
+        Self { recorder: Some(recorder.clone()), ..self.clone() }
+    }
+
+    /// Where it writes down what it does.
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+
+    /// Makes `call` and writes down what was asked and answered.
+    async fn tell<T>(
+        &self,
+        request: impl FnOnce() -> Request,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+        answer: impl FnOnce(&T) -> Answer,
+    ) -> Result<T, Status> {
+        let Some(recorder) = &self.recorder else { return self.timely(call).await };
+        let id = recorder.call(self.id, request());
+        let result = self.timely(call).await;
+        recorder.returned(id, &result, answer);
+        result
+    }
+
+    /// etcd's key-value service. What goes through it directly is not written down.
     pub fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
@@ -102,13 +139,74 @@ impl Client {
 
     /// Puts, and returns the revision of the write.
     pub async fn put(&self, key: &str, value: impl Into<Vec<u8>>) -> Result<i64, Status> {
-        let request = pb::PutRequest {
-            key: key.to_owned().into(),
-            value: value.into().into(),
-            ..pb::PutRequest::default()
-        };
-        let response = self.timely(self.kv().put(request)).await?;
+        let (key, value): (Bytes, Bytes) = (key.to_owned().into(), value.into().into());
+        let asked = kv::PutRequest { key: key.clone(), value: value.clone(), ..Default::default() };
+        let request = pb::PutRequest { key, value, ..pb::PutRequest::default() };
+        let mut service = self.kv();
+        let response = self
+            .tell(
+                || Request::Write(kv::Command::Put(asked)),
+                service.put(request),
+                |response| Answer::Written(kv::Response::Put(history::put(response))),
+            )
+            .await?;
         Ok(response.header.expect("every answer has a header").revision)
+    }
+
+    /// Deletes one key, and returns the revision and whether it was there.
+    pub async fn delete(&self, key: &str) -> Result<(i64, bool), Status> {
+        let key: Bytes = key.to_owned().into();
+        let asked =
+            kv::DeleteRangeRequest { key: key.clone(), prev_kv: true, ..Default::default() };
+        let request = pb::DeleteRangeRequest { key, prev_kv: true, ..Default::default() };
+        let mut service = self.kv();
+        let response = self
+            .tell(
+                || Request::Write(kv::Command::DeleteRange(asked)),
+                service.delete_range(request),
+                |response| Answer::Written(kv::Response::DeleteRange(history::deleted(response))),
+            )
+            .await?;
+        let revision = response.header.expect("every answer has a header").revision;
+        Ok((revision, response.deleted > 0))
+    }
+
+    /// Puts both keys, in one transaction, if the first holds `expected`; else reads the first.
+    pub async fn swap(
+        &self,
+        [first, second]: [&str; 2],
+        expected: &str,
+        value: &str,
+    ) -> Result<bool, Status> {
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let put = |key: &str| kv::PutRequest {
+            key: bytes(key),
+            value: bytes(value),
+            ..Default::default()
+        };
+        let asked = kv::TxnRequest {
+            compare: vec![kv::Compare {
+                key: bytes(first),
+                range_end: Bytes::new(),
+                result: kv::CompareResult::Equal,
+                target: kv::CompareTarget::Value(bytes(expected)),
+            }],
+            success: [first, second].map(|key| kv::RequestOp::Put(put(key))).to_vec(),
+            failure: vec![kv::RequestOp::Range(kv::RangeRequest {
+                key: bytes(first),
+                ..Default::default()
+            })],
+        };
+        let request = history::swap([first, second], expected, value);
+        let mut service = self.kv();
+        let response = self
+            .tell(
+                || Request::Write(kv::Command::Txn(asked)),
+                service.txn(request),
+                |response| Answer::Written(kv::Response::Txn(history::txn(response))),
+            )
+            .await?;
+        Ok(response.succeeded)
     }
 
     /// Puts until it is acknowledged: on a busy machine the leader may change at any time.
@@ -130,7 +228,16 @@ impl Client {
 
     /// Any range.
     pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
-        self.timely(self.kv().range(request)).await
+        let freshness =
+            if request.serializable { Freshness::Serializable } else { Freshness::Linearizable };
+        let asked = history::range(&request);
+        let mut service = self.kv();
+        self.tell(
+            || Request::Range(asked, freshness),
+            service.range(request),
+            |response| Answer::Range(history::ranged(response)),
+        )
+        .await
     }
 
     /// Reads one key linearizably.

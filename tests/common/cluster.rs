@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use raft_node::proto::etcdserverpb as pb;
 use tempfile::TempDir;
 
+use super::history::Recorder;
 use super::link::Net;
 use super::{Client, Member, eventually, within};
 
@@ -59,6 +61,8 @@ pub struct Cluster {
     members: Vec<Member>,
     clients: Vec<Client>,
     net: Option<Net>,
+    env: Vec<(String, String)>,
+    recorder: Recorder,
     // Last: the processes end before their files go.
     root: TempDir,
 }
@@ -109,11 +113,65 @@ impl Cluster {
             let peers = seen_by_it.collect::<Vec<_>>().join(",");
             member.set("RAFT_PEERS", &peers);
         }
+        let recorder = Recorder::default();
         let clients = members
             .iter()
             .map(|member| Client::new(member.id, &member.client_addr, &member.peer_addr))
+            .map(|client| client.recorded(&recorder))
             .collect();
-        Self { members, clients, net, root }
+        Self { members, clients, net, env, recorder, root }
+    }
+
+    /// Starts a machine that joins the cluster under `id`, by way of the members `by`, with more
+    /// variables of its own.
+    pub fn join(&mut self, id: u64, by: &[u64], more: &[(&str, &str)]) {
+        let asked: Vec<String> = by.iter().map(|id| self.member(*id).peer_addr.clone()).collect();
+        let mut member = Member::new(id, self.root.path(), self.env.clone());
+        member.set("RAFT_JOIN", &asked.join(","));
+        for (name, value) in more {
+            member.set(name, value);
+        }
+        member.start();
+        let client = Client::new(id, &member.client_addr, &member.peer_addr);
+        self.clients.push(client.recorded(&self.recorder));
+        self.members.push(member);
+    }
+
+    /// Waits until the members are voters, and are these, as `by` knows it.
+    pub async fn voters(&mut self, ids: &[u64], by: u64) {
+        let client = self.client(by).clone();
+        within(Duration::from_mins(1), &format!("{ids:?} to be the voters"), async || {
+            let request = pb::MemberListRequest { linearizable: true };
+            let list = client.timely(client.members().member_list(request)).await;
+            let members = list.map_err(|status| status.to_string())?.members;
+            let seen: Vec<(u64, bool)> =
+                members.iter().map(|one| (one.id, one.is_learner)).collect();
+            let wanted: Vec<(u64, bool)> = ids.iter().map(|id| (*id, false)).collect();
+            if seen == wanted { Ok(()) } else { Err(format!("(id, learner): {seen:?}")) }
+        })
+        .await;
+    }
+
+    /// Asks `by` to remove `id`, until it is done.
+    pub async fn remove(&mut self, id: u64, by: u64) {
+        let client = self.client(by).clone();
+        super::eventually(&format!("{id} to be removed"), async || {
+            let request = pb::MemberRemoveRequest { id };
+            match client.timely(client.members().member_remove(request)).await {
+                // An earlier try may have had its effect.
+                Err(status) if status.code() != tonic::Code::NotFound => Err(status.to_string()),
+                Ok(_) | Err(_) => Ok(()),
+            }
+        })
+        .await;
+    }
+
+    /// Waits until a member that was removed has ended, cleanly and by itself.
+    pub async fn dismissed(&mut self, id: u64) {
+        let status = self.member(id).exit(Duration::from_secs(20)).await;
+        let log = self.member(id).log();
+        assert_eq!(status.code(), Some(0), "member {id} was removed:\n{log}");
+        assert!(log.contains("removed from the cluster"), "{log}");
     }
 
     /// The directory that holds everything.

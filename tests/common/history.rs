@@ -1,189 +1,237 @@
-//! What clients did and saw, and the referee who judges it.
+//! What the clients of one cluster did and saw, as they tell it themselves, and the verdict.
 //!
-//! The store is multi-version: every acknowledged write has a revision of its own, and every read
-//! says as of which revision it was answered. So the order of everything is known, and to judge a
-//! history takes no search: the order must agree with real time, and every read with the order.
-//!
-//! A write without an answer may have happened, once, or not at all.
+//! Every write and every read that goes through a recorded [`Client`](super::Client) is in it,
+//! whichever part of a test sent it: a revision that nobody made is a fault. A write whose answer
+//! did not come may have happened, once, or not at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A value, unique over all writes of a history.
-pub type Value = String;
+use raft_node::kv::{
+    Command, DeleteRangeResponse, Error, KeyValue, PutResponse, RangeRequest, RangeResponse,
+    ResponseOp, TxnResponse,
+};
+use raft_node::proto::etcdserverpb as pb;
+use raft_node::proto::etcdserverpb::request_op::Request as Asked;
+use raft_node::proto::etcdserverpb::response_op::Response as Op;
+use raft_node::proto::mvccpb;
+use tonic::Status;
 
-/// A write of one key.
+use super::linearizability::{
+    Answer, ClientId, History, Operation, OperationId, Request, Time, register, revisions,
+};
+
+/// Where clients write down what they do. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Write {
-    /// The key.
-    pub key: String,
-    /// The value.
-    pub value: Value,
-    /// When it was sent.
-    pub sent: Instant,
-    /// When it was acknowledged and with which revision; `None`: no answer, or an error.
-    pub acked: Option<(Instant, i64)>,
+pub struct Recorder {
+    shared: Arc<Mutex<History>>,
+    start: Instant,
 }
 
-/// An answered linearizable read of one key.
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::since(1)
+    }
+}
+
+impl Recorder {
+    /// For a cluster that holds no key, and has come to `revision`.
+    pub fn since(revision: i64) -> Self {
+        let history = History { base: revision, ..History::default() };
+        Self { shared: Arc::new(Mutex::new(history)), start: Instant::now() }
+    }
+
+    /// A request is about to be sent by a client of member `id`.
+    pub fn call(&self, id: u64, request: Request) -> OperationId {
+        let now = self.now();
+        self.history().call(ClientId(id), now, request)
+    }
+
+    /// It was answered so. Only the store's own refusals say what became of it.
+    pub fn returned<T>(
+        &self,
+        id: OperationId,
+        result: &Result<T, Status>,
+        answer: impl FnOnce(&T) -> Answer,
+    ) {
+        let answer = match result {
+            Ok(response) => answer(response),
+            Err(status) => match refusal(status) {
+                Some(error) => Answer::Refused { error, revision: None },
+                None => return,
+            },
+        };
+        let now = self.now();
+        self.history().returned(id, now, answer);
+    }
+
+    /// All so far.
+    pub fn told(&self) -> Told {
+        Told(self.history().clone())
+    }
+
+    fn now(&self) -> Time {
+        let elapsed = self.start.elapsed().as_nanos();
+        Time(u64::try_from(elapsed).expect("a test takes less than five centuries"))
+    }
+
+    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+        self.shared.lock().expect("no client panics")
+    }
+}
+
+fn refusal(status: &Status) -> Option<Error> {
+    let known = [Error::Compacted, Error::FutureRevision, Error::KeyNotFound];
+    known.into_iter().find(|error| status.message() == format!("etcdserver: {error}"))
+}
+
+/// A history as it was told.
 #[derive(Clone, Debug)]
-pub struct Read {
-    /// The key.
-    pub key: String,
-    /// When it was sent.
-    pub sent: Instant,
-    /// When it was answered.
-    pub answered: Instant,
-    /// As of which revision it was answered.
-    pub revision: i64,
-    /// What the key held, and since which revision.
-    pub found: Option<(Value, i64)>,
-    /// The member that answered.
-    pub member: u64,
-}
+pub struct Told(pub History);
 
-/// Everything that some clients did.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    /// All writes, answered or not.
-    pub writes: Vec<Write>,
-    /// All answered reads.
-    pub reads: Vec<Read>,
-}
+impl Told {
+    /// Acknowledged puts: key, value, revision.
+    pub fn acked(&self) -> impl Iterator<Item = (&[u8], &[u8], i64)> {
+        self.0.operations.iter().filter_map(|operation| {
+            let Request::Write(Command::Put(put)) = &operation.request else { return None };
+            let (_, answer) = operation.returned()?;
+            Some((&put.key[..], &put.value[..], answer.revision()?))
+        })
+    }
 
-impl History {
-    /// Acknowledged writes: value, key and revision.
-    pub fn acked(&self) -> impl Iterator<Item = (&Write, i64)> {
-        self.writes.iter().filter_map(|write| Some((write, write.acked?.1)))
+    /// Writes, writes that were acknowledged, and reads that were answered.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let (writes, others): (Vec<_>, Vec<_>) = self
+            .0
+            .operations
+            .iter()
+            .partition(|operation| matches!(operation.request, Request::Write(_)));
+        let answered = |operations: &[&Operation]| {
+            operations.iter().filter(|operation| operation.returned().is_some()).count()
+        };
+        (writes.len(), answered(&writes), answered(&others))
     }
 
     /// The longest time between two acknowledgements of writes, one following the other.
     pub fn longest_gap(&self) -> Duration {
-        let mut times: Vec<Instant> =
-            self.writes.iter().filter_map(|write| Some(write.acked?.0)).collect();
-        times.sort();
-        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        let writes = self.0.operations.iter();
+        let writes = writes.filter(|operation| matches!(operation.request, Request::Write(_)));
+        let mut times: Vec<Time> =
+            writes.filter_map(|write| write.returned().map(|(at, _)| at)).collect();
+        times.sort_unstable();
+        let gaps = times.windows(2).map(|pair| pair[1].0 - pair[0].0);
+        Duration::from_nanos(gaps.max().unwrap_or_default())
     }
 
-    /// Everything that is wrong with this history. Empty: it is linearizable.
-    pub fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
-        let registers = self.registers(&mut faults);
-        self.check_real_time(&mut faults);
-        self.check_reads(&registers, &mut faults);
-        faults
+    /// Revisions up to the last one shown that no acknowledged write says it made.
+    pub fn unclaimed(&self) -> Vec<i64> {
+        let revisions = |wanted: fn(&Request) -> bool| {
+            let operations = self.0.operations.iter();
+            operations
+                .filter(move |operation| wanted(&operation.request))
+                .filter_map(|operation| operation.returned()?.1.revision())
+        };
+        let claimed: std::collections::BTreeSet<i64> =
+            revisions(|request| matches!(request, Request::Write(_))).collect();
+        let last = revisions(|_| true).max().unwrap_or(self.0.base);
+        (self.0.base + 1..=last).filter(|revision| !claimed.contains(revision)).collect()
     }
 
-    /// Fails with every fault, unless there is none.
+    /// Fails unless both judges accept it.
     pub fn assert_linearizable(&self) {
-        let faults = self.faults();
-        assert!(
-            faults.is_empty(),
-            "{} faults among {} writes and {} reads:\n{}",
-            faults.len(),
-            self.writes.len(),
-            self.reads.len(),
-            faults.iter().take(20).cloned().collect::<Vec<_>>().join("\n")
-        );
-    }
-
-    /// All that is known to have been written: by key, in the order of revisions. What has no
-    /// acknowledgement is known by the reads that found it.
-    fn registers(&self, faults: &mut Vec<String>) -> Registers {
-        let mut registers = Registers::default();
-        for (write, revision) in self.acked() {
-            registers.learn(&write.key, revision, &write.value, faults);
-        }
-        let sent: BTreeMap<&str, &Write> =
-            self.writes.iter().map(|write| (write.value.as_str(), write)).collect();
-        assert_eq!(sent.len(), self.writes.len(), "every write has a value of its own");
-        for read in &self.reads {
-            let Some((value, revision)) = &read.found else {
-                continue;
-            };
-            match sent.get(value.as_str()) {
-                Some(write) if write.key == read.key && write.sent < read.answered => {
-                    registers.learn(&read.key, *revision, value, faults);
-                }
-                _ => faults.push(format!("{read:?} found what nobody had written there")),
-            }
-        }
-        registers
-    }
-
-    /// What was answered before something else was sent has no later revision.
-    fn check_real_time(&self, faults: &mut Vec<String>) {
-        // Ends (the revision reached) and beginnings (the revision shown later), by time.
-        let mut events: Vec<(Instant, Event)> = Vec::new();
-        for (write, revision) in self.acked() {
-            let (answered, _) = write.acked.expect("acknowledged");
-            events.push((answered, Event::Reached(revision)));
-            events.push((write.sent, Event::WriteSent(revision, &write.value)));
-        }
-        for read in &self.reads {
-            events.push((read.answered, Event::Reached(read.revision)));
-            events.push((read.sent, Event::ReadSent(read)));
-        }
-        events.sort_by_key(|(when, _)| *when);
-        let mut reached = 0;
-        for (_, event) in events {
-            match event {
-                Event::Reached(revision) => reached = reached.max(revision),
-                Event::WriteSent(revision, value) if revision <= reached => {
-                    let what = format!("at {revision}, but {reached} was known before it was sent");
-                    faults.push(format!("write of {value} went back in time: {what}"));
-                }
-                Event::ReadSent(read) if read.revision < reached => {
-                    let what = format!("{reached} was known before it was sent");
-                    faults.push(format!("stale read: {read:?}, but {what}"));
-                }
-                Event::WriteSent(..) | Event::ReadSent(_) => {}
-            }
-        }
-    }
-
-    /// A read as of a revision found the last value written up to it.
-    fn check_reads(&self, registers: &Registers, faults: &mut Vec<String>) {
-        for read in &self.reads {
-            let last = registers.last(&read.key, read.revision);
-            let found = read.found.as_ref().map(|(value, since)| (*since, value.as_str()));
-            if found != last {
-                faults.push(format!("{read:?}, but the key held {last:?}"));
-            }
-        }
+        register::check(&self.0).expect_linearizable();
+        revisions::check(&self.0, None).expect_linearizable();
     }
 }
 
-enum Event<'a> {
-    Reached(i64),
-    WriteSent(i64, &'a str),
-    ReadSent(&'a Read),
+fn revision(header: Option<&pb::ResponseHeader>) -> i64 {
+    header.expect("every answer has a header").revision
 }
 
-/// Every key's values by revision.
-#[derive(Default)]
-struct Registers {
-    keys: BTreeMap<String, BTreeMap<i64, Value>>,
-    revisions: BTreeMap<i64, Value>,
-    values: BTreeSet<(Value, i64)>,
-}
-
-impl Registers {
-    fn learn(&mut self, key: &str, revision: i64, value: &str, faults: &mut Vec<String>) {
-        let held = self.revisions.entry(revision).or_insert_with(|| value.to_owned());
-        if held != value {
-            faults.push(format!("revision {revision} is of both {held} and {value}"));
-        }
-        self.values.insert((value.to_owned(), revision));
-        let first = self.values.range((value.to_owned(), 0)..).next().expect("just inserted");
-        if first.1 != revision {
-            faults.push(format!("{value} was written twice, at {} and at {revision}", first.1));
-        }
-        self.keys.entry(key.to_owned()).or_default().insert(revision, value.to_owned());
+fn key_value(kv: &mvccpb::KeyValue) -> KeyValue {
+    KeyValue {
+        key: kv.key.clone(),
+        create_revision: kv.create_revision,
+        mod_revision: kv.mod_revision,
+        version: kv.version,
+        value: kv.value.clone(),
+        lease: kv.lease,
     }
+}
 
-    fn last(&self, key: &str, upto: i64) -> Option<(i64, &str)> {
-        let (revision, value) = self.keys.get(key)?.range(..=upto).next_back()?;
-        Some((*revision, value))
+/// What a read was told.
+pub fn ranged(response: &pb::RangeResponse) -> RangeResponse {
+    RangeResponse {
+        revision: revision(response.header.as_ref()),
+        kvs: response.kvs.iter().map(key_value).collect(),
+        more: response.more,
+        count: response.count,
+    }
+}
+
+/// What a put was told.
+pub fn put(response: &pb::PutResponse) -> PutResponse {
+    PutResponse {
+        revision: revision(response.header.as_ref()),
+        prev_kv: response.prev_kv.as_ref().map(key_value),
+    }
+}
+
+/// What a deletion was told.
+pub fn deleted(response: &pb::DeleteRangeResponse) -> DeleteRangeResponse {
+    DeleteRangeResponse {
+        revision: revision(response.header.as_ref()),
+        deleted: response.deleted,
+        prev_kvs: response.prev_kvs.iter().map(key_value).collect(),
+    }
+}
+
+/// What a transaction was told.
+pub fn txn(response: &pb::TxnResponse) -> TxnResponse {
+    let op = |op: &pb::ResponseOp| match op.response.as_ref().expect("an outcome") {
+        Op::ResponseRange(response) => ResponseOp::Range(ranged(response)),
+        Op::ResponsePut(response) => ResponseOp::Put(put(response)),
+        Op::ResponseDeleteRange(response) => ResponseOp::DeleteRange(deleted(response)),
+        Op::ResponseTxn(response) => ResponseOp::Txn(txn(response)),
+    };
+    TxnResponse {
+        revision: revision(response.header.as_ref()),
+        succeeded: response.succeeded,
+        responses: response.responses.iter().map(op).collect(),
+    }
+}
+
+/// A read, by what its clients here may ask for.
+pub fn range(request: &pb::RangeRequest) -> RangeRequest {
+    RangeRequest {
+        key: request.key.clone(),
+        range_end: request.range_end.clone(),
+        limit: request.limit,
+        revision: request.revision,
+        ..RangeRequest::default()
+    }
+}
+
+/// [`Client::swap`](super::Client::swap) on the wire.
+pub fn swap([first, second]: [&str; 2], expected: &str, value: &str) -> pb::TxnRequest {
+    let put = |key: &str| pb::RequestOp {
+        request: Some(Asked::RequestPut(pb::PutRequest {
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            ..pb::PutRequest::default()
+        })),
+    };
+    let get = pb::RangeRequest { key: first.to_owned().into(), ..pb::RangeRequest::default() };
+    let compare = pb::Compare {
+        result: pb::compare::CompareResult::Equal.into(),
+        target: pb::compare::CompareTarget::Value.into(),
+        key: first.to_owned().into(),
+        target_union: Some(pb::compare::TargetUnion::Value(expected.to_owned().into())),
+        ..pb::Compare::default()
+    };
+    pb::TxnRequest {
+        compare: vec![compare],
+        success: vec![put(first), put(second)],
+        failure: vec![pb::RequestOp { request: Some(Asked::RequestRange(get)) }],
     }
 }

@@ -1,57 +1,70 @@
 //! Clients that write and read through faults, and remember all of it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bytes::Bytes;
 use raft_node::proto::etcdserverpb as pb;
 use raft_node::proto::mvccpb::KeyValue;
 use tokio::task::JoinSet;
 
-use super::history::{History, Read, Write};
+use super::history::{Recorder, Told};
 use super::{Client, Cluster, eventually};
 
-const WRITERS: usize = 4;
+const WRITERS: usize = 6;
 const READERS: usize = 3;
 const KEYS: usize = 5;
 /// Between two requests of one client: the machine has other tests to run.
 const PAUSE: Duration = Duration::from_millis(4);
+/// After a write that failed: each may have happened or not, and who searches for an order that
+/// explains all of it has to try both.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// After this a client gives up on a member and turns to any: a frozen one would hold it for ever.
 const DEADLINE: Duration = Duration::from_millis(500);
 
 /// Writers and readers under way.
 pub struct Load {
+    recorder: Recorder,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
 }
 
 #[derive(Default)]
 struct Shared {
-    history: Mutex<History>,
+    /// What each key was last seen to hold, for those who want to swap it.
+    seen: Mutex<BTreeMap<String, String>>,
     acked: AtomicUsize,
     stop: AtomicBool,
 }
 
 /// What a load left.
 pub struct Outcome {
+    recorder: Recorder,
     /// What its clients did and saw.
-    pub history: History,
+    pub history: Told,
 }
 
 impl Load {
-    /// Clients that each turn to any of `members` for each request.
+    /// Clients of `members`: each writer keeps to one, so that a member that hangs holds up none
+    /// but its own; each reader turns to any, for each request.
     pub fn start(members: &[Client]) -> Self {
         let shared = Arc::new(Shared::default());
         let mut tasks = JoinSet::new();
-        let members: Vec<Client> =
-            members.iter().map(|client| client.with_deadline(DEADLINE)).collect();
+        let recorder = members[0].recorder().cloned().unwrap_or_default();
+        let members: Vec<Client> = members
+            .iter()
+            .map(|client| client.with_deadline(DEADLINE).recorded(&recorder))
+            .collect();
         for writer in 0..WRITERS {
-            tasks.spawn(write(writer, members.clone(), Arc::clone(&shared)));
+            let own = members[writer % members.len()].clone();
+            tasks.spawn(write(writer, own, Arc::clone(&shared)));
         }
         for _ in 0..READERS {
             tasks.spawn(read(members.clone(), Arc::clone(&shared)));
         }
-        Self { shared, tasks }
+        Self { recorder, shared, tasks }
     }
 
     /// Waits until `count` more writes are acknowledged.
@@ -70,9 +83,9 @@ impl Load {
         while let Some(ended) = self.tasks.join_next().await {
             ended.expect("no client panics");
         }
-        let history = std::mem::take(&mut *self.shared.history.lock().expect("no client panics"));
-        assert!(!history.reads.is_empty(), "a load without reads shows nothing");
-        Outcome { history }
+        let history = self.recorder.told();
+        assert!(history.counts().2 > 0, "a load without reads shows nothing");
+        Outcome { history, recorder: self.recorder }
     }
 }
 
@@ -80,14 +93,9 @@ impl Outcome {
     /// No acknowledged write is lost, no linearizable read was stale, and all running members of
     /// `cluster` hold the same.
     pub async fn judge(self, cluster: &mut Cluster) {
-        self.history.assert_linearizable();
-        let acked = self.history.acked().count();
-        println!(
-            "{acked} writes acknowledged of {}, {} reads, longest gap {:?}",
-            self.history.writes.len(),
-            self.history.reads.len(),
-            self.history.longest_gap()
-        );
+        let (writes, acked, reads) = self.history.counts();
+        let gap = self.history.longest_gap();
+        println!("{acked} of {writes} writes acknowledged, {reads} reads, longest gap {gap:?}");
         let running: Vec<u64> =
             cluster.ids().into_iter().filter(|id| cluster.member(*id).runs()).collect();
         for id in cluster.ids() {
@@ -98,24 +106,38 @@ impl Outcome {
             find_all(cluster.client(*id), &self.history).await;
         }
         same_data(cluster, &running).await;
+        settle_unclaimed(cluster.client(running[0]), &self.recorder).await;
+        self.recorder.told().assert_linearizable();
+    }
+}
+
+/// What the store was when somebody changed it without an answer: tells who it was, as a rule.
+pub async fn settle_unclaimed(client: &Client, recorder: &Recorder) {
+    for revision in recorder.told().unclaimed() {
+        let request = pb::RangeRequest {
+            key: vec![0].into(),
+            range_end: vec![0].into(),
+            revision,
+            ..pb::RangeRequest::default()
+        };
+        eventually(&format!("{} to answer a read", client.id), async || {
+            client.range(request.clone()).await.map_err(|status| status.to_string())
+        })
+        .await;
     }
 }
 
 /// `client`'s member still has every acknowledged write, at its own revision.
-async fn find_all(client: &Client, history: &History) {
-    for (write, revision) in history.acked() {
-        let request = pb::RangeRequest {
-            key: write.key.clone().into(),
-            revision,
-            ..pb::RangeRequest::default()
-        };
+async fn find_all(client: &Client, history: &Told) {
+    for (key, value, revision) in history.acked() {
+        let key = Bytes::copy_from_slice(key);
+        let request = pb::RangeRequest { key, revision, ..pb::RangeRequest::default() };
         let answer = eventually(&format!("{} to answer a read", client.id), async || {
             client.range(request.clone()).await.map_err(|status| status.to_string())
         })
         .await;
         let found = answer.kvs.first().map(|kv| (&kv.value[..], kv.mod_revision));
-        let expected = Some((write.value.as_bytes(), revision));
-        assert_eq!(found, expected, "member {} lost {write:?}", client.id);
+        assert_eq!(found, Some((value, revision)), "member {} lost {request:?}", client.id);
     }
 }
 
@@ -176,40 +198,36 @@ fn any_key() -> String {
     format!("load/{}", rand::random_range(0..KEYS))
 }
 
-async fn write(writer: usize, members: Vec<Client>, shared: Arc<Shared>) {
+async fn write(writer: usize, member: Client, shared: Arc<Shared>) {
     for count in 0.. {
         if shared.stop.load(Ordering::Relaxed) {
             return;
         }
         let (key, value) = (any_key(), format!("writer {writer} count {count}"));
-        let sent = Instant::now();
-        let answer = any(&members).put(&key, value.clone()).await;
-        let acked = answer.ok().map(|revision| (Instant::now(), revision));
-        shared.acked.fetch_add(usize::from(acked.is_some()), Ordering::Relaxed);
-        let write = Write { key, value, sent, acked };
-        shared.history.lock().expect("no client panics").writes.push(write);
-        tokio::time::sleep(PAUSE).await;
+        let acked = match rand::random_range(0..10) {
+            0 => member.delete(&key).await.is_ok(),
+            1 | 2 => {
+                let other = any_key();
+                let expected = shared.seen.lock().expect("no client panics").get(&key).cloned();
+                let keys = [key.as_str(), if other == key { "load/other" } else { &other }];
+                member.swap(keys, &expected.unwrap_or_default(), &value).await.is_ok()
+            }
+            _ => member.put(&key, value.clone()).await.is_ok(),
+        };
+        shared.acked.fetch_add(usize::from(acked), Ordering::Relaxed);
+        tokio::time::sleep(if acked { PAUSE } else { PAUSE_AFTER_FAILURE }).await;
     }
 }
 
 async fn read(members: Vec<Client>, shared: Arc<Shared>) {
     while !shared.stop.load(Ordering::Relaxed) {
         let (key, member) = (any_key(), any(&members));
-        let sent = Instant::now();
-        if let Ok(answer) = member.get(&key).await {
-            let found = answer
-                .kvs
-                .first()
-                .map(|kv| (String::from_utf8_lossy(&kv.value).into_owned(), kv.mod_revision));
-            let read = Read {
-                key,
-                sent,
-                answered: Instant::now(),
-                revision: answer.header.expect("every answer has a header").revision,
-                found,
-                member: member.id,
-            };
-            shared.history.lock().expect("no client panics").reads.push(read);
+        if rand::random_range(0..10) == 0 {
+            // Whatever it says: a stale answer must be an old truth.
+            let _ = member.get_local(&key).await;
+        } else if let Ok(Some(value)) = member.value(&key).await {
+            let value = String::from_utf8_lossy(&value).into_owned();
+            shared.seen.lock().expect("no client panics").insert(key, value);
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -15,6 +15,7 @@ pub mod client;
 pub mod cluster;
 pub mod history;
 pub mod http;
+pub mod linearizability;
 pub mod link;
 pub mod load;
 pub mod member;
