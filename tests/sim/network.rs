@@ -1,0 +1,188 @@
+//! The links between members: they are slow, lose, repeat, overtake, garble and break.
+//!
+//! A connection has an epoch: what was under way when it broke never arrives. A garbled frame never
+//! reaches a core. TCP's checksum, or TLS, lets the connection break before anybody reads it; what
+//! passes both is put before the gate of the transport, which must not panic. Whatever the gate
+//! says, the frame is dropped and the connection with it: bits that turn over unnoticed would be
+//! Byzantine, which Raft does not promise to withstand.
+
+use raft_node::node::Event;
+use raft_node::raft::{Body, Message};
+use raft_node::transport::testing;
+
+use crate::world::{CLUSTER, Happening, World};
+
+/// One direction of one link.
+#[derive(Clone, Debug, Default)]
+pub struct Link {
+    /// How many faults cut it.
+    pub cuts: u32,
+    /// How much slower it is.
+    pub slow_us: u64,
+    /// Which connection stands.
+    pub epoch: u32,
+    /// When the last message on it arrives.
+    last_us: u64,
+}
+
+/// All of them.
+#[derive(Clone, Debug)]
+pub struct Network {
+    members: usize,
+    links: Vec<Link>,
+}
+
+impl Network {
+    /// All links of so many members, in order.
+    pub fn new(members: usize) -> Self {
+        Self { members, links: vec![Link::default(); members * members] }
+    }
+
+    /// The link from one to another.
+    pub fn link(&mut self, from: usize, to: usize) -> &mut Link {
+        &mut self.links[from * self.members + to]
+    }
+
+    /// Whether a message can pass.
+    pub fn passes(&self, from: usize, to: usize) -> bool {
+        self.links[from * self.members + to].cuts == 0
+    }
+
+    /// Everything is well again.
+    pub fn heal(&mut self) {
+        for link in &mut self.links {
+            link.cuts = 0;
+            link.slow_us = 0;
+        }
+    }
+}
+
+impl World {
+    /// Sends a message, which may get lost.
+    pub fn send(&mut self, message: Message) {
+        let (from, to) = (Self::place(message.from), Self::place(message.to));
+        let plan = self.plan.links;
+        if !self.reaches(&message) {
+            self.stats.strangers += 1;
+            return;
+        }
+        self.stats.messages += 1;
+        if let Body::Append { .. } | Body::Heartbeat { .. } = message.body {
+            self.members[from].led = message.term;
+        }
+        if !self.network.passes(from, to) {
+            self.stats.cut += 1;
+            return;
+        }
+        if !self.healed {
+            if self.chance.per_million(plan.lose) {
+                self.stats.lost += 1;
+                return;
+            }
+            if self.chance.per_million(plan.corrupt) {
+                self.garble(from, to, message);
+                return;
+            }
+            if self.chance.per_million(plan.duplicate) {
+                self.stats.duplicated += 1;
+                self.convey(from, to, message.clone());
+            }
+        }
+        if self.chance.per_million(plan.encode) {
+            let copy = testing::carry(CLUSTER, message.clone(), |_| {});
+            assert_eq!(copy.as_ref(), Ok(&message), "a message is not what the wire made of it");
+            self.stats.encoded += 1;
+        }
+        self.convey(from, to, message);
+    }
+
+    fn convey(&mut self, from: usize, to: usize, message: Message) {
+        let plan = self.plan.links;
+        let jitter_us = self.chance.around(plan.jitter_us);
+        let now_us = self.now_us;
+        let link = self.network.link(from, to);
+        let mut at_us = now_us + plan.latency_us + link.slow_us + jitter_us;
+        if at_us < link.last_us {
+            if plan.reorder {
+                self.stats.reordered += 1;
+            } else {
+                at_us = link.last_us;
+            }
+        }
+        link.last_us = link.last_us.max(at_us);
+        let epoch = link.epoch;
+        self.queue.push(at_us, Happening::Arrive { message, epoch });
+    }
+
+    /// Some bits of a frame turn over on its way.
+    fn garble(&mut self, from: usize, to: usize, message: Message) {
+        let mut bits = [self.chance.next(), self.chance.next(), self.chance.next()];
+        let count = self.chance.between(1, 3) as usize;
+        let read = testing::carry(CLUSTER, message, |bytes| {
+            for bit in &mut bits[..count] {
+                let bit = *bit as usize % (bytes.len() * 8);
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+        });
+        self.stats.corrupted += 1;
+        self.stats.refused += u64::from(read.is_err());
+        self.disconnect(from, to);
+    }
+
+    /// The connections between two break, and both notice.
+    pub fn disconnect(&mut self, one: usize, other: usize) {
+        for (from, to) in [(one, other), (other, one)] {
+            self.network.link(from, to).epoch += 1;
+            self.tell_loss(to, from);
+        }
+    }
+
+    /// Lets a member notice soon that its connection with `peer` broke.
+    pub fn tell_loss(&mut self, at: usize, peer: usize) {
+        let at_us = self.now_us + self.plan.links.latency_us + self.chance.below(3000);
+        let life = self.members[at].life;
+        self.queue.push(at_us, Happening::Lost { at, life, peer });
+    }
+
+    /// Lets both ends look after a while whether they still hear each other.
+    pub fn doubt(&mut self, at: usize, peer: usize) {
+        let at_us = self.now_us + self.plan.links.keepalive_us + self.chance.below(100_000);
+        let peer_life = self.members[peer].life;
+        self.queue.push(at_us, Happening::Silence { at, peer, peer_life });
+    }
+
+    /// A message arrives, if its connection still stands.
+    pub fn arrive(&mut self, message: Message, epoch: u32) {
+        let (from, to) = (Self::place(message.from), Self::place(message.to));
+        let passes = self.network.passes(from, to) && self.network.link(from, to).epoch == epoch;
+        if !passes || self.members[to].process.is_none() {
+            self.stats.cut += 1;
+            return;
+        }
+        if !self.lets_in(to, from) {
+            self.stats.strangers += 1;
+            return;
+        }
+        self.trace(2, to, message.term.0);
+        self.tell(|| format!("{from} to {to}, in {}: {:?}", message.term, message.body));
+        self.give(to, Event::Message(message));
+    }
+
+    /// A member learns that a connection broke.
+    pub fn notice_loss(&mut self, at: usize, life: u32, peer: usize) {
+        if self.lives(at, life) {
+            self.trace(3, at, peer as u64);
+            self.give(at, Event::PeerLost(self.members[peer].id));
+        }
+    }
+
+    /// A keepalive ran out, unless the peer is there and heard.
+    pub fn notice_silence(&mut self, at: usize, peer: usize, peer_life: u32) {
+        let cut = !self.network.passes(at, peer) || !self.network.passes(peer, at);
+        if !cut && self.lives(peer, peer_life) {
+            return;
+        }
+        self.network.link(peer, at).epoch += 1;
+        self.tell_loss(at, peer);
+    }
+}

@@ -1,0 +1,143 @@
+//! One life of one member: the production parts, and the work that lies before each of them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use raft_node::kv::Machine;
+use raft_node::metrics::Metrics;
+use raft_node::node::applier::{self, Applier, Batch};
+use raft_node::node::persister::{self, Persister};
+use raft_node::node::recovery::Recovered;
+use raft_node::node::snapshotter::{self, Saving};
+use raft_node::node::{Replica, ReplicaConfig};
+use raft_node::raft::{Configuration, NodeId, SnapshotMeta};
+use raft_node::storage::testing::SimDisk;
+use raft_node::storage::{self, SnapshotStore, SpareJob};
+
+/// Who waits for an answer: a number in the world's list of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub usize);
+
+/// Whom a member speaks with, as its transport keeps it.
+#[derive(Clone, Debug, Default)]
+pub struct Circle {
+    /// Whom it dials, and where they are.
+    pub peers: BTreeMap<NodeId, Option<String>>,
+    /// Who was removed: refused, and told so.
+    pub removed: BTreeSet<NodeId>,
+    /// Others who dialled it. They are heard, and answered.
+    pub guests: BTreeSet<NodeId>,
+}
+
+impl Circle {
+    /// At the start: who the log says takes part, and who was removed by what is committed. The
+    /// outgoing half of a joint configuration takes part.
+    fn at_start(known: &Configuration, removed: BTreeSet<NodeId>) -> Self {
+        let reach = |id: NodeId| (id, known.addresses.get(&id).cloned());
+        Self {
+            peers: known.members().into_iter().map(reach).collect(),
+            removed,
+            guests: BTreeSet::new(),
+        }
+    }
+}
+
+/// The parts of a running member.
+#[expect(clippy::struct_excessive_bools, reason = "each says whether one part is busy")]
+pub struct Process {
+    /// Whom it speaks with.
+    pub circle: Circle,
+    /// Between sockets and disk.
+    pub replica: Replica<Ticket>,
+    /// The state.
+    pub machine: Arc<RwLock<Machine>>,
+    /// The snapshot files.
+    pub snapshots: SnapshotStore<SimDisk>,
+    /// The log writer.
+    pub persister: Persister<SimDisk>,
+    /// Its work.
+    pub writes: VecDeque<persister::Job<SimDisk>>,
+    /// A sync is under way.
+    pub syncing: bool,
+    /// A blank segment in the making.
+    pub spare: Option<SpareJob<SimDisk>>,
+    /// The owner of the state machine.
+    pub applier: Applier<SimDisk>,
+    /// Its work.
+    pub jobs: VecDeque<applier::Job<Ticket>>,
+    /// What it is in the middle of.
+    pub batch: Option<Batch<Ticket>>,
+    /// It has something to do.
+    pub applying: bool,
+    /// Snapshots to be written.
+    pub to_save: VecDeque<snapshotter::Job>,
+    /// The one being written.
+    pub saving: Option<(SnapshotMeta, Saving<SimDisk>)>,
+    /// A snapshot comes in.
+    pub receiving: bool,
+    /// Requests that were not answered yet.
+    pub open: BTreeSet<Ticket>,
+    /// Events were taken in, and what follows from them is not done yet.
+    pub turning: bool,
+}
+
+impl Process {
+    /// A member as its disk remembers it.
+    pub fn new(recovered: Recovered<SimDisk>, config: ReplicaConfig) -> Self {
+        let machine = Arc::new(RwLock::new(recovered.machine));
+        let mut removed = recovered.config.removed.clone();
+        removed.retain(|id| !recovered.config.is_member(*id));
+        let replica = Replica::new(
+            config,
+            recovered.restored,
+            recovered.latest_snapshot,
+            recovered.log_bytes,
+        );
+        let applier = Applier {
+            machine: Arc::clone(&machine),
+            applied: recovered.applied,
+            config: recovered.config,
+            snapshots: recovered.snapshots.clone(),
+            metrics: Arc::new(Metrics::new()),
+        };
+        let circle = Circle::at_start(replica.raft().membership(), removed);
+        Self {
+            circle,
+            replica,
+            machine,
+            persister: Persister::new(recovered.wal, recovered.snapshots.clone()),
+            snapshots: recovered.snapshots,
+            writes: VecDeque::new(),
+            syncing: false,
+            spare: None,
+            applier,
+            jobs: VecDeque::new(),
+            batch: None,
+            applying: false,
+            to_save: VecDeque::new(),
+            saving: None,
+            receiving: false,
+            open: BTreeSet::new(),
+            turning: false,
+        }
+    }
+
+    /// Takes up what waits for the log, as one group.
+    pub fn write_group(&mut self) -> Result<(), storage::Error> {
+        let count = self.writes.len().min(persister::GROUP_MAX);
+        for job in self.writes.drain(..count) {
+            self.persister.take(job)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a blank segment, if one is wanted; true if so.
+    pub fn want_spare(&mut self, now_us: u64) -> bool {
+        if self.spare.is_none() {
+            self.spare = self.persister.spare_job(Duration::from_micros(now_us));
+            return self.spare.is_some();
+        }
+        false
+    }
+}

@@ -1,0 +1,520 @@
+//! The world: members on simulated disks, a network, clients and an injector of faults, all moved
+//! by one queue of things to come, in simulated time, on one thread.
+//!
+//! Only what the world is made of, and how it turns. What happens in it is told beside: `lives`
+//! (processes and their disks), `network`, `transfers` (snapshots on their way), `clients`,
+//! `strikes` (what the injector does).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use raft_node::node::{Effect, Event};
+use raft_node::raft::{Configuration, Message, NodeId, Role, Term};
+use raft_node::storage::Identity;
+use raft_node::storage::testing::SimDisk;
+
+use crate::chance::Chance;
+use crate::changes::Asked;
+use crate::checks::Checker;
+use crate::clients::{Client, Request};
+use crate::linearizability::History;
+use crate::network::Network;
+use crate::plan::{Plan, stream};
+use crate::process::{Process, Ticket};
+use crate::queue::Queue;
+use crate::stats::Stats;
+use crate::strikes::Mend;
+use crate::transfers::Transfer;
+
+/// The name of every simulated cluster.
+pub const CLUSTER: u64 = 0x51_4d_55_4c_41_54_45_44;
+
+/// What can happen. Whatever concerns a process names its life: it dies with it.
+pub enum Happening {
+    /// The clock of a member ticks.
+    Tick { at: usize, life: u32 },
+    /// A message arrives, if the connection that brought it still stands.
+    Arrive { message: Message, epoch: u32 },
+    /// A member notices that a connection broke.
+    Lost { at: usize, life: u32, peer: usize },
+    /// Nothing was heard over a connection for so long that it is taken for dead, if it is.
+    Silence { at: usize, peer: usize, peer_life: u32 },
+    /// The log's sync ends.
+    Synced { at: usize, life: u32 },
+    /// A blank segment is made.
+    Spare { at: usize, life: u32 },
+    /// The owner of the state machine takes a step.
+    Applied { at: usize, life: u32 },
+    /// The snapshot writer takes a step.
+    Saved { at: usize, life: u32 },
+    /// A snapshot's next piece arrives.
+    Piece { transfer: u64 },
+    /// The sender hears how its snapshot went.
+    Sent { at: usize, life: u32, event: Event<Ticket> },
+    /// A client's request arrives.
+    Request { at: usize, life: u32, ticket: Ticket },
+    /// A read that may go on looks at the store.
+    Look { at: usize, life: u32, ticket: Ticket },
+    /// A client has something to do.
+    Wake { client: usize },
+    /// A client stops waiting.
+    GiveUp { client: usize, ticket: Ticket },
+    /// The injector strikes.
+    Strike { decision: usize },
+    /// A fault ends.
+    Mend { mend: Mend, era: u32 },
+    /// A member starts.
+    Start { at: usize, life: u32 },
+    /// A member that was asked to stop ends.
+    Stopped { at: usize, life: u32 },
+}
+
+/// What the world did to a disk that the member must find.
+#[derive(Clone, Copy, Debug)]
+pub struct Damage {
+    /// The operation of the disk at which it happens, if it is one that waits to happen.
+    pub operation: Option<u64>,
+    /// How many groups were synced when it had happened.
+    pub groups_then: Option<u64>,
+}
+
+/// One member: its disk, which survives, and its process, which may not.
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Its process, if it runs.
+    pub process: Option<Process>,
+    /// Counts starts and deaths.
+    pub life: u32,
+    /// Its disk will not be read again: it holds damage, and says so.
+    pub ruined: bool,
+    /// What was done to its disk.
+    pub damage: Option<Damage>,
+    /// It stands still until then.
+    pub paused_until_us: Option<u64>,
+    /// What happened to it meanwhile.
+    pub held: Vec<Happening>,
+    /// Ticks that it missed.
+    pub ticks_missed: u32,
+    /// The speed of its clock, in hundredths.
+    pub clock_percent: u64,
+    /// Every sync takes so many times as long.
+    pub disk_slow: u64,
+    /// No sync ends before.
+    pub disk_hung_until_us: u64,
+    /// The power goes at some coming operation.
+    pub power_armed: bool,
+    /// The term in which it last spoke as a leader.
+    pub led: Term,
+    /// It was told that it was removed, and stopped.
+    pub retired: bool,
+    /// When its disk was found damaged.
+    pub ruined_us: u64,
+    /// How often its directory was emptied.
+    pub wipes: u64,
+    /// Groups synced, over all lives.
+    pub groups: u64,
+}
+
+/// All of it.
+pub struct World {
+    /// What it is to be.
+    pub plan: Plan,
+    /// The time.
+    pub now_us: u64,
+    /// What is to come.
+    pub queue: Queue<Happening>,
+    /// For the network and for timing.
+    pub chance: Chance,
+    /// For the clients.
+    pub whim: Chance,
+    /// The members.
+    pub members: Vec<Member>,
+    /// The links.
+    pub network: Network,
+    /// Snapshots on their way, and the lanes (from, to) that they take up. The value of a lane
+    /// says whether another one waits.
+    pub transfers: BTreeMap<u64, Transfer>,
+    /// Lanes in use.
+    pub lanes: BTreeMap<(usize, usize), bool>,
+    /// Numbers transfers.
+    pub transfers_begun: u64,
+    /// The clients.
+    pub clients: Vec<Client>,
+    /// What they asked, and who waits for it.
+    pub requests: Vec<Request>,
+    /// What they saw.
+    pub history: History,
+    /// The books.
+    pub checker: Checker,
+    /// The changes of the membership that somebody wants.
+    pub asked: Vec<Asked>,
+    /// When the last one was asked for.
+    pub asked_us: u64,
+    /// Counts.
+    pub stats: Stats,
+    /// Faults of an earlier era do not end any more: they have ended.
+    pub era: u32,
+    /// Nothing goes wrong any more.
+    pub healed: bool,
+    /// Tells what happens.
+    pub verbose: bool,
+    trace: DefaultHasher,
+}
+
+impl World {
+    /// The world of `plan`, with everybody about to start.
+    pub fn new(plan: Plan, verbose: bool) -> Self {
+        let places = plan.places();
+        let first = Configuration::of_voters((0..plan.members).map(Self::id));
+        let members = (0..places).map(|at| Member {
+            id: Self::id(at),
+            disk: SimDisk::new(Chance::new(plan.seed, stream::DISK + at as u64).next()),
+            process: None,
+            life: 0,
+            ruined: false,
+            damage: None,
+            paused_until_us: None,
+            held: Vec::new(),
+            ticks_missed: 0,
+            clock_percent: 100,
+            disk_slow: 1,
+            disk_hung_until_us: 0,
+            power_armed: false,
+            led: Term(0),
+            retired: false,
+            ruined_us: 0,
+            wipes: 0,
+            groups: 0,
+        });
+        let mut world = Self {
+            now_us: 0,
+            queue: Queue::new(),
+            chance: Chance::new(plan.seed, stream::WORLD),
+            whim: Chance::new(plan.seed, stream::CLIENTS),
+            members: members.collect(),
+            network: Network::new(places),
+            transfers: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            transfers_begun: 0,
+            clients: (0..plan.workload.clients).map(|at| Client::new(at % plan.members)).collect(),
+            requests: Vec::new(),
+            history: History::new(),
+            checker: Checker::new(places, &first),
+            asked: Vec::new(),
+            asked_us: 0,
+            stats: Stats::default(),
+            era: 0,
+            healed: false,
+            verbose,
+            trace: DefaultHasher::new(),
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for at in 0..self.plan.members {
+            let at_us = self.chance.below(100_000);
+            self.queue.push(at_us, Happening::Start { at, life: 0 });
+        }
+        for client in 0..self.clients.len() {
+            let at_us = self.whim.around(self.plan.workload.pause_us);
+            self.queue.push(at_us, Happening::Wake { client });
+        }
+        for (decision, made) in self.plan.decisions.iter().enumerate() {
+            self.queue.push(made.at_us, Happening::Strike { decision });
+        }
+    }
+
+    /// Lets the next thing happen, if it is due by `until_us`; false if nothing is.
+    pub fn turn(&mut self, until_us: u64) -> bool {
+        if self.queue.next_us().is_none_or(|next_us| next_us > until_us) {
+            self.now_us = until_us;
+            return false;
+        }
+        let (at_us, what) = self.queue.pop().expect("the next was just seen");
+        assert!(at_us >= self.now_us, "time goes on");
+        self.now_us = at_us;
+        self.stats.events += 1;
+        self.happen(what);
+        true
+    }
+
+    /// Lets happen what is due by `until_us`.
+    pub fn run_until(&mut self, until_us: u64) {
+        while self.turn(until_us) {}
+    }
+
+    /// A number that two runs of one seed have in common only if they were the same.
+    pub fn trace_hash(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    /// Puts something into the trace.
+    pub fn trace(&mut self, what: u8, at: usize, detail: u64) {
+        (self.now_us, what, at, detail).hash(&mut self.trace);
+    }
+
+    /// Tells something, if somebody wants to know.
+    #[expect(clippy::print_stdout, reason = "the trace of a seed is asked for")]
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        if self.verbose {
+            println!("{:11.6} {}", self.now_us as f64 / 1e6, what());
+        }
+    }
+
+    /// Whether that life of that member still goes on.
+    pub fn lives(&self, at: usize, life: u32) -> bool {
+        self.members[at].life == life && self.members[at].process.is_some()
+    }
+
+    /// The process of a member that runs.
+    pub fn process(&mut self, at: usize) -> &mut Process {
+        self.members[at].process.as_mut().expect("the caller has seen that it runs")
+    }
+
+    /// Those who run.
+    pub fn up(&self) -> impl Iterator<Item = (usize, &Process)> {
+        self.members
+            .iter()
+            .enumerate()
+            .filter_map(|(at, member)| member.process.as_ref().map(|process| (at, process)))
+    }
+
+    /// Who leads, if anybody does who runs: in the highest term.
+    pub fn leader(&self) -> Option<usize> {
+        self.up()
+            .filter(|(_, process)| process.replica.seen().role == Role::Leader)
+            .max_by_key(|(_, process)| process.replica.seen().term)
+            .map(|(at, _)| at)
+    }
+
+    /// The membership under which a member begins; one that joins knows of none.
+    pub fn first_members(&self, at: usize) -> Configuration {
+        let first = if at < self.plan.members { self.plan.members } else { 0 };
+        Configuration::of_voters((0..first).map(Self::id))
+    }
+
+    /// Whose directory that is.
+    pub fn identity(&self, at: usize) -> Identity {
+        Identity { cluster_id: CLUSTER, node_id: self.members[at].id }
+    }
+
+    /// The id of a machine.
+    pub fn id(at: usize) -> NodeId {
+        NodeId::new(at as u64 + 1).expect("counted from one")
+    }
+
+    /// A member by its id.
+    pub fn place(id: NodeId) -> usize {
+        id.get() as usize - 1
+    }
+
+    fn happen(&mut self, what: Happening) {
+        let Some(what) = self.hold(what) else { return };
+        match what {
+            Happening::Tick { at, life } => self.tick(at, life),
+            Happening::Arrive { message, epoch } => self.arrive(message, epoch),
+            Happening::Lost { at, life, peer } => self.notice_loss(at, life, peer),
+            Happening::Silence { at, peer, peer_life } => self.notice_silence(at, peer, peer_life),
+            Happening::Synced { at, life } => self.synced(at, life),
+            Happening::Spare { at, life } => self.spare_made(at, life),
+            Happening::Applied { at, life } => self.apply(at, life),
+            Happening::Saved { at, life } => self.save(at, life),
+            Happening::Piece { transfer } => self.piece(transfer),
+            Happening::Sent { at, life, event } => {
+                if self.lives(at, life) {
+                    self.give(at, event);
+                }
+            }
+            Happening::Request { at, life, ticket } => self.request(at, life, ticket),
+            Happening::Look { at, life, ticket } => self.look(at, life, ticket),
+            Happening::Wake { client } => self.wake(client),
+            Happening::GiveUp { client, ticket } => self.give_up(client, ticket),
+            Happening::Strike { decision } => self.strike(decision),
+            Happening::Mend { mend, era } => {
+                if era == self.era {
+                    self.mend(mend);
+                }
+            }
+            Happening::Start { at, life } => self.start(at, life),
+            Happening::Stopped { at, life } => self.stopped(at, life),
+        }
+    }
+
+    /// Keeps back what concerns a process that stands still; gives back everything else.
+    fn hold(&mut self, what: Happening) -> Option<Happening> {
+        let (at, life) = match &what {
+            Happening::Arrive { message, .. } => {
+                let at = Self::place(message.to);
+                (at, self.members[at].life)
+            }
+            Happening::Lost { at, life, .. }
+            | Happening::Synced { at, life }
+            | Happening::Spare { at, life }
+            | Happening::Applied { at, life }
+            | Happening::Saved { at, life }
+            | Happening::Sent { at, life, .. }
+            | Happening::Request { at, life, .. }
+            | Happening::Look { at, life, .. }
+            | Happening::Stopped { at, life } => (*at, *life),
+            Happening::Tick { .. }
+            | Happening::Silence { .. }
+            | Happening::Piece { .. }
+            | Happening::Wake { .. }
+            | Happening::GiveUp { .. }
+            | Happening::Strike { .. }
+            | Happening::Mend { .. }
+            | Happening::Start { .. } => return Some(what),
+        };
+        let member = &mut self.members[at];
+        if member.paused_until_us.is_none() {
+            return Some(what);
+        }
+        if member.life == life && member.held.len() < HELD_MAX {
+            member.held.push(what);
+        }
+        None
+    }
+
+    /// A process goes on after it stood still: as the driver does, it takes in what others
+    /// finished, what peers and clients said, and then the ticks that it missed, before it acts.
+    pub fn resume(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        member.paused_until_us = None;
+        let mut held = std::mem::take(&mut member.held);
+        held.sort_by_key(|what| match what {
+            Happening::Arrive { .. } | Happening::Lost { .. } | Happening::Sent { .. } => 1,
+            Happening::Request { .. } => 2,
+            _ => 0,
+        });
+        let ticks = std::mem::take(&mut member.ticks_missed);
+        let life = member.life;
+        let Some(process) = &mut member.process else { return };
+        process.turning = true;
+        for what in held {
+            self.happen(what);
+        }
+        self.burst(at, life, ticks);
+    }
+
+    /// So many ticks at once, as many as the clock of the real node hands out.
+    pub fn burst(&mut self, at: usize, life: u32, ticks: u32) {
+        if !self.lives(at, life) {
+            return;
+        }
+        for _ in 0..ticks.min(self.plan.election_ticks_max + 1) {
+            self.process(at).replica.handle(Event::Tick);
+        }
+        self.act(at);
+    }
+
+    fn tick(&mut self, at: usize, life: u32) {
+        if !self.lives(at, life) {
+            return;
+        }
+        let member = &mut self.members[at];
+        let next_us = self.now_us + self.plan.tick_us * 100 / member.clock_percent;
+        self.queue.push(next_us, Happening::Tick { at, life });
+        if member.paused_until_us.is_some() {
+            member.ticks_missed += 1;
+            return;
+        }
+        self.process(at).replica.handle(Event::Tick);
+        self.act(at);
+    }
+
+    /// Gives a running member an event. It acts at once, or takes in more first.
+    pub fn give(&mut self, at: usize, event: Event<Ticket>) {
+        let process = self.process(at);
+        process.replica.handle(event);
+        if process.turning || self.chance.per_million(self.plan.pace.coalesce) {
+            return;
+        }
+        self.act(at);
+    }
+
+    /// A member does what follows from what it took in.
+    pub fn act(&mut self, at: usize) {
+        let life = self.members[at].life;
+        self.process(at).turning = false;
+        let mut again = true;
+        while again {
+            again = false;
+            let effects = self.process(at).replica.flush();
+            let replica = &self.members[at].process.as_ref().expect("it acts").replica;
+            self.checker.observe(at, replica);
+            for effect in effects {
+                again |= self.perform(at, effect);
+                if !self.lives(at, life) {
+                    return;
+                }
+            }
+        }
+        let raft = self.members[at].process.as_ref().expect("it acts").replica.raft();
+        self.checker.acted(at, raft);
+    }
+
+    /// Does one thing that a member wants done. True if that gave it an event at once.
+    fn perform(&mut self, at: usize, effect: Effect<Ticket>) -> bool {
+        match effect {
+            Effect::Send(message) => {
+                self.checker.sends(at, &message);
+                self.send(message);
+            }
+            Effect::Persist(persist) => {
+                self.checker.persist(at, &persist);
+                self.write(at, raft_node::node::persister::Job::Write(persist));
+            }
+            Effect::Apply(entries) => {
+                for (entry, _) in &entries {
+                    self.checker.applies(at, entry);
+                }
+                return self.apply_at_once(at, entries);
+            }
+            Effect::Restore(meta) => {
+                self.stats.snapshots_installed += 1;
+                self.put_job(at, raft_node::node::applier::Job::Restore(meta));
+            }
+            Effect::SaveSnapshot => {
+                self.put_job(at, raft_node::node::applier::Job::SaveSnapshot);
+            }
+            Effect::SendSnapshot { to } => self.send_snapshot(at, Self::place(to)),
+            Effect::ReadReady(tickets) => {
+                for ticket in tickets {
+                    self.may_read(at, ticket);
+                }
+            }
+            Effect::TransferDone(ticket) => self.settle(at, ticket),
+            Effect::ChangeDone(ticket) => self.change_done(at, ticket),
+            Effect::Peers(config, peers) => self.speak_with(at, &config, peers),
+            Effect::Removed => self.retire(at),
+            Effect::VoteReply { ticket, granted } => {
+                self.check_vote(at, ticket, granted);
+                self.settle(at, ticket);
+            }
+            Effect::Fail(ticket, why) => self.failed(at, ticket, why),
+            Effect::Transition(transition) => {
+                let replica = &self.members[at].process.as_ref().expect("it acts").replica;
+                self.checker.transition(at, transition, replica);
+                self.trace(1, at, transition.term.0);
+                self.tell(|| format!("member {at}: {transition:?}"));
+            }
+        }
+        false
+    }
+
+    /// The members whose disks are not ruined.
+    pub fn sound(&self) -> BTreeSet<usize> {
+        let members = self.checker.configurations.standing().members();
+        let places = members.into_iter().map(Self::place);
+        places.filter(|at| !self.members[*at].ruined).collect()
+    }
+}
+
+/// What waits at a process that stands still; the rest is lost, as when buffers are full.
+const HELD_MAX: usize = 2000;
