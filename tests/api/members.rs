@@ -4,7 +4,7 @@ use raft_node::proto::etcdserverpb as pb;
 use raft_node::proto::node::{Empty, NodeInfo, RequestVoteArgs};
 use tonic::Code;
 
-use crate::common::{Cluster, Options, PATIENCE, within};
+use crate::common::{Client, Cluster, Options, PATIENCE, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_tells_what_etcdctl_shows() {
@@ -111,16 +111,144 @@ async fn the_first_service_gives_true_answers() {
         let known = client.timely(client.registration().register_node(known)).await;
         assert!(!known.expect("idempotent").message.is_empty());
         for (node, addr, code) in [
-            ("7", "node7:5001", Code::Unimplemented),
             ("x", "node7:5001", Code::InvalidArgument),
             ("0", "node7:5001", Code::InvalidArgument),
             ("7", "nowhere", Code::InvalidArgument),
+            ("7", &cluster.member(2).peer_addr.clone(), Code::AlreadyExists),
         ] {
             let info = NodeInfo { id: node.to_owned(), addr: addr.to_owned() };
             let answer = client.timely(client.registration().register_node(info)).await;
             assert_eq!(answer.expect_err("refused").code(), code, "{node} at {addr}");
         }
     }
+}
+
+/// Whoever registers may be asked twice, on any member, and may say another address later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_service_adds_and_moves_nodes() {
+    let mut cluster = Cluster::start(Options::default().patient()).await;
+    for (id, addr) in [(1, "node7:5001"), (2, "node7:5001"), (3, "elsewhere:5001")] {
+        let client = cluster.client(id).clone();
+        let info = NodeInfo { id: "7".to_owned(), addr: addr.to_owned() };
+        let answer = client.timely(client.registration().register_node(info)).await;
+        let message = answer.expect("taken in").message;
+        assert!(message.contains("node 7") && message.contains(addr), "{message}");
+        let found = listed(&client).await.into_iter().find(|member| member.id == 7);
+        let found = found.expect("it is a member");
+        assert_eq!(found.peer_ur_ls, [format!("http://{addr}")]);
+        assert!(found.is_learner, "it has caught up with nothing yet");
+    }
+    let lead = cluster.settled().await;
+    let client = cluster.client(cluster.others(lead.id)[0]).clone();
+    let request = pb::MemberRemoveRequest { id: 7 };
+    let gone = client.timely(client.members().member_remove(request)).await;
+    gone.expect("a learner can go at any time");
+    let info = NodeInfo { id: "7".to_owned(), addr: "node7:5001".to_owned() };
+    let back = client.timely(client.registration().register_node(info)).await;
+    let back = back.expect_err("ids never come back");
+    assert_eq!(back.code(), Code::FailedPrecondition);
+    assert_eq!(back.message(), "a member of this id was removed");
+}
+
+async fn listed(client: &Client) -> Vec<pb::Member> {
+    let request = pb::MemberListRequest { linearizable: true };
+    client.timely(client.members().member_list(request)).await.expect("a list").members
+}
+
+fn url(address: &str) -> Vec<String> {
+    vec![format!("http://{address}")]
+}
+
+/// In etcd's words, by which its clients know what went wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go_as_in_etcd() {
+    let mut cluster = Cluster::start(Options::default().patient()).await;
+    let lead = cluster.settled().await;
+    let client = cluster.client(cluster.others(lead.id)[0]).clone();
+    let add = async |address: &str, is_learner| {
+        let request = pb::MemberAddRequest { peer_ur_ls: url(address), is_learner };
+        client.timely(client.members().member_add(request)).await
+    };
+    let refused = async |address: &str, is_learner| {
+        let status = add(address, is_learner).await.expect_err("refused");
+        (status.code(), status.message().to_owned())
+    };
+    let added = add("node4:5001", true).await.expect("room for a learner");
+    assert_eq!(added.header.expect("a header").revision, 0);
+    let member = added.member.expect("the new one");
+    assert_eq!((member.id, member.is_learner, member.name.as_str()), (4, true, ""));
+    assert_eq!((member.peer_ur_ls, member.client_ur_ls.len()), (url("node4:5001"), 0));
+    assert_eq!(added.members.len(), 4);
+    for (address, is_learner, code, text) in [
+        ("node4:5001", false, Code::FailedPrecondition, "Peer URLs already exists"),
+        ("nowhere", false, Code::InvalidArgument, "given member URLs are invalid"),
+        ("node5:5001", true, Code::FailedPrecondition, "too many learner members in cluster"),
+    ] {
+        let expected = (code, format!("etcdserver: {text}"));
+        assert_eq!(refused(address, is_learner).await, expected, "{address}");
+    }
+    let voter = add("node5:5001", false).await.expect("room for a voter").member;
+    let voter = voter.expect("the new one");
+    assert_eq!((voter.id, voter.is_learner), (5, true), "it learns first");
+
+    let promote = async |id| {
+        let answer = client.members().member_promote(pb::MemberPromoteRequest { id }).await;
+        answer.expect_err("refused").message().to_owned()
+    };
+    let only = "etcdserver: can only promote a learner member";
+    assert_eq!(promote(1).await, only);
+    assert_eq!(promote(4).await, format!("{only} which is in sync with leader"));
+    assert_eq!(promote(9).await, "etcdserver: member not found");
+    let update = async |id, address: &str| {
+        let request = pb::MemberUpdateRequest { id, peer_ur_ls: url(address) };
+        client.timely(client.members().member_update(request)).await
+    };
+    let moved = update(4, "node6:5001").await.expect("an update").members;
+    let moved = moved.iter().find(|member| member.id == 4).expect("it is there");
+    assert_eq!((&moved.peer_ur_ls, moved.is_learner), (&url("node6:5001"), true));
+    let taken = update(5, "node6:5001").await.expect_err("taken");
+    assert_eq!(taken.message(), "etcdserver: Peer URLs already exists");
+    let unknown = update(9, "node9:5001").await.expect_err("unknown");
+    assert_eq!(
+        (unknown.code(), unknown.message()),
+        (Code::NotFound, "etcdserver: member not found")
+    );
+
+    for id in [4, 5] {
+        let request = pb::MemberRemoveRequest { id };
+        let left = client.timely(client.members().member_remove(request)).await.expect("gone");
+        assert!(left.members.iter().all(|member| member.id != id));
+        let twice = client.timely(client.members().member_remove(request)).await;
+        let twice = twice.expect_err("it is gone");
+        assert_eq!(twice.message(), "etcdserver: member not found");
+    }
+    let next = add("node4:5001", false).await.expect("room again").member.expect("the new one");
+    assert_eq!(next.id, 6, "an id is never given away twice");
+    assert_eq!(listed(&client).await.len(), 4);
+    assert_eq!(cluster.settled().await, lead, "nobody was disturbed");
+}
+
+/// With two voters in touch, another one may go only if they can go on without it. A leader that
+/// has just come to office knows for certain that it has not heard from the dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_would_cost_the_quorum_is_refused() {
+    let mut cluster = Cluster::start(Options::default().patient()).await;
+    let lead = cluster.settled().await;
+    let others = cluster.others(lead.id);
+    cluster.kill(others[1]);
+    let client = cluster.client(lead.id).clone();
+    let transfer = pb::MoveLeaderRequest { target_id: others[0] };
+    client.timely(client.maintenance().move_leader(transfer)).await.expect("a transfer");
+    cluster.settled().await;
+    let client = cluster.client(others[0]).clone();
+    let remove = async |id| {
+        client.timely(client.members().member_remove(pb::MemberRemoveRequest { id })).await
+    };
+    let refused = remove(lead.id).await.expect_err("one of two cannot decide alone");
+    let text = "etcdserver: re-configuration failed due to not enough started members";
+    assert_eq!(refused.message(), text);
+    remove(others[1]).await.expect("the dead one can go");
+    client.surely_put("k", "v").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

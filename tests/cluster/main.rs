@@ -10,6 +10,6 @@ mod disks;
 mod elections;
 mod environment;
 mod links;
-mod referee;
+mod membership;
 mod snapshots;
 mod stops;

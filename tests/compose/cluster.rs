@@ -12,6 +12,9 @@ const PORTS: [(u16, u16); 3] = [(2379, 5001), (22379, 5002), (32379, 5003)];
 /// The network that Raft runs over.
 const PEERS: &str = "raft_peers";
 
+/// Throws everything away, the machines of the profile included.
+const DOWN: [&str; 5] = ["--profile", "grow", "down", "--volumes", "--remove-orphans"];
+
 /// A member that does not answer for so long does not answer.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -38,13 +41,13 @@ impl Containers {
 
     /// Throws the members and their data away, and makes new ones, not yet started.
     pub fn create_anew(&self) -> Result<(), String> {
-        compose(&["down", "--volumes", "--remove-orphans"])?;
+        compose(&DOWN)?;
         compose(&["up", "--no-start", "--no-build"]).map(drop)
     }
 
     /// Leaves nothing behind.
     pub fn down(&self) {
-        if let Err(error) = compose(&["down", "--volumes", "--remove-orphans"]) {
+        if let Err(error) = compose(&DOWN) {
             println!("the cluster could not be taken down: {error}");
         }
     }

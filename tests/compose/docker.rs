@@ -40,7 +40,7 @@ pub fn obstacle() -> Option<String> {
     if compose_tool().is_none() {
         return Some("there is neither `docker compose` nor `docker-compose`".to_owned());
     }
-    for name in ["node1", "node2", "node3"] {
+    for name in ["node1", "node2", "node3", "node4", "node5"] {
         let label = "{{index .Config.Labels \"com.docker.compose.project\"}}";
         match docker(&["container", "inspect", "--format", label, name]) {
             Ok(project) if project != PROJECT => {

@@ -19,6 +19,7 @@ mod common;
 mod cluster;
 mod docker;
 mod faults;
+mod growth;
 mod health;
 mod start;
 mod traffic;
@@ -33,7 +34,7 @@ use cluster::Containers;
 /// A test: gets the one cluster, which it settles before it does anything to it.
 type Story = for<'a> fn(&'a Containers) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-const STORIES: [(&str, Story); 13] = [
+const STORIES: [(&str, Story); 14] = [
     ("all_are_healthy_and_one_leads_within_5_s", |c| Box::pin(start::within_five_seconds(c))),
     ("a_container_can_do_no_more_than_it_must", |c| Box::pin(start::confined(c))),
     ("node_proto_is_answered_truly_by_every_member", |c| Box::pin(start::node_registration(c))),
@@ -47,6 +48,8 @@ const STORIES: [(&str, Story); 13] = [
     ("cut_of_the_leader_from_its_peers", |c| Box::pin(faults::CUT.of_the_leader(c))),
     ("cut_of_a_follower_from_its_peers", |c| Box::pin(faults::CUT.of_a_follower(c))),
     ("kill_of_all_at_once", |c| Box::pin(faults::kill_all(c))),
+    // Last: the ids of the two that come and go are used up then.
+    ("from_three_to_five_and_back", |c| Box::pin(growth::to_five_and_back(c))),
 ];
 
 /// The cluster, from the first test that runs until the end.

@@ -4,12 +4,14 @@ use raft_node::proto::etcdserverpb as pb;
 use raft_node::proto::mvccpb::KeyValue;
 
 use crate::cluster::Containers;
-use crate::common::history::History;
+use crate::common::history::{Recorder, Told};
+use crate::common::load::settle_unclaimed;
 use crate::common::{Client, Load, eventually};
 
 /// The load of all clients on all members.
 pub struct Traffic {
     load: Load,
+    recorder: Recorder,
 }
 
 impl Traffic {
@@ -17,8 +19,10 @@ impl Traffic {
     pub async fn start(containers: &Containers) -> Self {
         let clients: Vec<Client> =
             containers.ids().iter().map(|id| containers.client(*id)).collect();
-        forget_earlier(&clients[0]).await;
-        let traffic = Self { load: Load::start(&clients) };
+        let recorder = Recorder::since(forget_earlier(&clients[0]).await);
+        let clients: Vec<Client> =
+            clients.iter().map(|client| client.recorded(&recorder)).collect();
+        let traffic = Self { load: Load::start(&clients), recorder };
         traffic.acknowledged(50).await;
         traffic
     }
@@ -31,7 +35,6 @@ impl Traffic {
     /// No acknowledged write is lost, no linearizable read was stale, all members hold the same.
     pub async fn judge(self, containers: &Containers) {
         let history = self.load.stop().await.history;
-        history.assert_linearizable();
         let mut held: Option<(u64, Held)> = None;
         for id in containers.ids() {
             let client = containers.client(id);
@@ -40,35 +43,36 @@ impl Traffic {
             let (first, wanted) = held.get_or_insert_with(|| (id, own.clone()));
             assert_eq!(*wanted, own, "members {first} and {id} hold different data");
         }
-        println!(
-            "    {} of {} writes acknowledged, {} reads, longest gap {:?}",
-            history.acked().count(),
-            history.writes.len(),
-            history.reads.len(),
-            history.longest_gap()
-        );
+        let (writes, acked, reads) = history.counts();
+        let gap = history.longest_gap();
+        println!("    {acked} of {writes} writes acknowledged, {reads} reads, longest gap {gap:?}");
+        let some = containers.client(containers.ids()[0]).recorded(&self.recorder);
+        settle_unclaimed(&some, &self.recorder).await;
+        self.recorder.told().assert_linearizable();
     }
 }
 
-/// The referee judges what it saw from the beginning: nothing may be there yet.
-async fn forget_earlier(client: &Client) {
+/// The judges begin with a store that holds nothing; the revision that it has then.
+async fn forget_earlier(client: &Client) -> i64 {
     let everything = pb::DeleteRangeRequest {
         key: vec![0].into(),
         range_end: vec![0].into(),
         ..pb::DeleteRangeRequest::default()
     };
-    client.timely(client.kv().delete_range(everything)).await.expect("a settled cluster");
+    let answer = client.timely(client.kv().delete_range(everything)).await;
+    let answer = answer.expect("a settled cluster");
+    answer.header.expect("every answer has a header").revision
 }
 
 /// A member still has every acknowledged write, at the revision of its acknowledgement.
-async fn find_all(client: &Client, history: &History) {
-    for (write, revision) in history.acked() {
-        let key = write.key.clone().into();
+async fn find_all(client: &Client, history: &Told) {
+    for (key, value, revision) in history.acked() {
+        let key = bytes::Bytes::copy_from_slice(key);
         let request = pb::RangeRequest { key, revision, ..pb::RangeRequest::default() };
         let answer = client.range(request).await.expect("a healthy member answers");
         let found = answer.kvs.first().map(|kv| (kv.value.to_vec(), kv.mod_revision));
-        let wanted = Some((write.value.clone().into_bytes(), revision));
-        assert_eq!(found, wanted, "member {} lost {write:?}", client.id);
+        let wanted = Some((value.to_vec(), revision));
+        assert_eq!(found, wanted, "member {} lost revision {revision}", client.id);
     }
 }
 
