@@ -39,7 +39,7 @@ impl File {
 
     /// Everything but what a tool writes.
     pub fn is_written_by_us(&self) -> bool {
-        self.path != "Cargo.lock"
+        self.path.rsplit('/').next() != Some("Cargo.lock")
     }
 
     pub fn finding(&self, line: usize, what: impl Into<String>) -> Finding {
@@ -66,7 +66,8 @@ pub struct Tree {
     files: Vec<File>,
 }
 
-const LEFT_OUT: [&str; 3] = [".git", "target", "data"];
+const LEFT_OUT: [&str; 6] =
+    [".git", "target", "data", "fuzz/target", "fuzz/corpus", "fuzz/artifacts"];
 
 impl Tree {
     pub fn read() -> Self {
