@@ -27,6 +27,26 @@ test *ARGS:
 bench *ARGS:
     cargo bench {{ARGS}}
 
+# Whole members in a simulated world: `just sim sweep --seeds 1000`, `just sim seed 17 --trace`
+sim *ARGS:
+    cargo test --profile sim --test sim -- {{ARGS}}
+
+# The core through the states of small worlds: `just model check`, `just model list`
+model *ARGS="check":
+    cargo test --profile sim --test model -- {{ARGS}}
+
+# Turn every deliberate bug on, and see what finds it
+mutants: proof
+
+# The long form of the proof; its reports are in target/proof
+proof SEEDS="2000" STATES="650000":
+    .ci/proof {{SEEDS}} {{STATES}}
+
+# The same, with more seeds, into docs/verification.md
+ledger SEEDS="16000" STATES="650000": (proof SEEDS STATES)
+    cargo test --profile sim --test verification -- write --from target/proof \
+        --commit "$(git rev-parse --short HEAD)" --date "$(date +%F)"
+
 # Start the three members in containers
 compose-up:
     docker compose up --build --detach
