@@ -1,7 +1,7 @@
 //! The long forms: sweeps, single seeds, shrinking, and the table of mutants.
 #![expect(clippy::print_stdout, reason = "these commands are for reading")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,12 @@ struct MutantsArgs {
     /// How many seeds each may survive
     #[arg(long, default_value_t = 400)]
     seeds: u64,
+    /// The model's report: a bug that it found may survive fewer seeds
+    #[arg(long)]
+    found: Option<PathBuf>,
+    /// How many seeds such a bug may survive
+    #[arg(long, default_value_t = 200)]
+    seeds_found: u64,
     /// On how many threads
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -216,13 +222,15 @@ fn shrink_seed(args: &SeedArgs) -> bool {
 
 fn mutants(args: &MutantsArgs) -> bool {
     let wanted = |mutant: &&Mutant| args.only.as_deref().is_none_or(|name| name == mutant.name());
+    let found_before = args.found.as_deref().map(found_by_the_model).unwrap_or_default();
     let mut rows = Vec::new();
     let mut survivors = 0;
     for mutant in Mutant::ALL.iter().filter(wanted) {
         let began = Instant::now();
+        let known = found_before.contains(mutant);
         let sweep = Sweep {
             from: 0,
-            seeds: args.seeds,
+            seeds: if known { args.seeds_found } else { args.seeds },
             threads: args.threads,
             time_max: None,
             length: Length::Short,
@@ -245,6 +253,18 @@ fn mutants(args: &MutantsArgs) -> bool {
         write(path, &serde_json::Value::Array(rows));
     }
     survivors == 0
+}
+
+/// The bugs that the report of `model mutants` at `path` says were found.
+fn found_by_the_model(path: &Path) -> Vec<Mutant> {
+    let text = std::fs::read_to_string(path)
+        .unwrap_or_else(|error| panic!("no report at {}: {error}", path.display()));
+    let report: serde_json::Value = serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{} is no report: {error}", path.display()));
+    let rows = report["mutants"].as_array().into_iter().flatten();
+    rows.filter(|row| row["property"].is_string())
+        .filter_map(|row| Mutant::named(row["mutant"].as_str()?))
+        .collect()
 }
 
 /// What was violated, without where in the code that was noticed.

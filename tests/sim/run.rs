@@ -97,8 +97,10 @@ impl World {
     /// Everybody who can run answers a write and a read, before nothing has moved for
     /// `patience_us`: with windows of one entry, a machine that begins only now takes its time. Who
     /// got no answer asks again, but ever later: with a log cache of a few entries, the tries of
-    /// those who are behind would outrun the snapshots that they need.
+    /// those who are behind would outrun the snapshots that they need. The tries themselves move
+    /// the log, so that a world in which one of them is never answered must end, too.
     fn work_again(&mut self, patience_us: u64) {
+        let hopeless_us = self.now_us + 20 * patience_us;
         let (mut deadline_us, mut behind) = (self.now_us + patience_us, self.furthest_behind());
         let mut wanted: Vec<(usize, bool, Option<Ticket>)> =
             self.sound().into_iter().flat_map(|at| [(at, false, None), (at, true, None)]).collect();
@@ -106,7 +108,7 @@ impl World {
         while !wanted.is_empty() {
             let before = std::mem::replace(&mut behind, self.furthest_behind());
             if behind > before {
-                deadline_us = self.now_us + patience_us;
+                deadline_us = hopeless_us.min(self.now_us + patience_us);
             }
             assert!(
                 self.now_us < deadline_us,

@@ -20,6 +20,7 @@ pub fn all() -> Vec<Trial> {
         }),
         Trial::test("three_hundred_worlds_keep_every_promise", sweep),
         Trial::test("a_seed_is_one_world", one_world),
+        Trial::test("a_world_that_answers_somebody_never_comes_to_an_end", comes_to_an_end),
         Trial::test("a_bug_is_found_shrunk_to_a_short_story_and_replayed", shrinks),
     ]
 }
@@ -60,6 +61,16 @@ fn one_world() -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// Who keeps an old membership across a snapshot is left out, and asks for ever: the tries of it,
+/// which move the log, must not count as progress for ever.
+fn comes_to_an_end() -> Result<(), Failed> {
+    let mutant = Some(Mutant::SnapshotKeepsMembership);
+    let found = (0..100)
+        .filter_map(|seed| Run { mutant, ..Run::of(seed, Length::Short) }.report().violation)
+        .any(|violation| violation.contains("liveness"));
+    if found { Ok(()) } else { Err("nobody was left without an answer".into()) }
 }
 
 fn shrinks() -> Result<(), Failed> {
