@@ -110,6 +110,8 @@ instruments! {
         ProposalResubmitted = "a proposal that died with its leader was submitted again",
         ReadsAskedAgain = "a round of reads was taken for lost, and asked for again",
         SnapshotAwaited = "a follower had to wait until a snapshot was written",
+        LogKeptForLaggard = "log was kept beyond its room for a follower in touch",
+        LaggardGivenUp = "a follower in touch lacked more than the log may keep",
         SnapshotOvertaken = "a received snapshot counted before the one before it was loaded",
         FormedAnew = "a first start had been cut short",
     }

@@ -22,7 +22,9 @@ use crate::node::persister::{self, Persister};
 use crate::node::recovery::{self, Recovered};
 use crate::node::snapshotter::Snapshotter;
 use crate::node::{Event, Handle, Limits, Member, Members, Replica, ReplicaConfig, Status, Ticket};
-use crate::raft::{self, Configuration, EntryId, Index, NodeId, Payload, Restored, Role, Term};
+use crate::raft::{
+    self, Configuration, EntryId, Index, LogRoom, NodeId, Payload, Restored, Role, Term,
+};
 use crate::storage::{self, Identity, Instances, Options, RealDisk, SnapshotStore, Wal};
 use crate::transport::Disowned;
 
@@ -35,6 +37,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// Log kept in memory for followers that lag.
 const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
+
+/// The same, while one that is in touch lacks some of it: half a minute of a fully loaded member, in
+/// which a snapshot of two gigabytes arrives.
+const LOG_LAGGING_BYTES_MAX: usize = 512 << 20;
 
 /// The least log that makes a snapshot worth its while.
 const SNAPSHOT_LOG_BYTES_MIN: u64 = 16 << 20;
@@ -416,7 +422,10 @@ fn replica_config(config: &Config, origin: &Origin, openings: u64) -> ReplicaCon
         proposals_max: REQUESTS_MAX,
         proposal_bytes_max: 128 << 20,
         reads_max: REQUESTS_MAX,
-        log_cache_bytes_max: LOG_CACHE_BYTES_MAX,
+        log_room: LogRoom {
+            bytes_max: LOG_CACHE_BYTES_MAX,
+            lagging_bytes_max: LOG_LAGGING_BYTES_MAX,
+        },
         snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN,
     }
 }

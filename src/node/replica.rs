@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 
 use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::{
-    self, Body, Entry, Index, Message, NodeId, Payload, Persist, PersistSeq, RaftNode, ReadGrant,
-    Ready, Refusal, RequestId, Restored, Role, SnapshotMeta, Term, Transition,
+    self, Body, Entry, Index, LogRoom, Message, NodeId, Payload, Persist, PersistSeq, RaftNode,
+    ReadGrant, Ready, Refusal, RequestId, Restored, Role, SnapshotMeta, Term, Transition,
 };
 
 mod changes;
@@ -51,7 +51,7 @@ pub struct ReplicaConfig {
     /// Reads that wait at once; more are refused.
     pub reads_max: usize,
     /// Log kept in memory for followers that lag; those further behind get a snapshot.
-    pub log_cache_bytes_max: usize,
+    pub log_room: LogRoom,
     /// The least log that makes a snapshot worth its while. The due size is the larger of this
     /// and the data, so that snapshots cost a constant factor of what is written.
     pub snapshot_log_bytes_min: u64,
@@ -491,7 +491,7 @@ impl<T> Replica<T> {
         {
             self.catch_up = CatchUp::Done;
         }
-        self.raft.shrink_log(self.config.log_cache_bytes_max);
+        self.raft.shrink_log(self.config.log_room);
         let due = self.config.snapshot_log_bytes_min.max(data_bytes);
         if self.snapshots.log_bytes > due {
             self.save_snapshot();

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use crate::raft::{
-    self, Configuration, EntryId, HardState, Index, Message, NodeId, Payload, Restored, Role,
-    SnapshotMeta, Term,
+    self, Configuration, EntryId, HardState, Index, LogRoom, Message, NodeId, Payload, Restored,
+    Role, SnapshotMeta, Term,
 };
 
 use super::error::RequestError;
@@ -37,6 +37,8 @@ struct World {
     heard: BTreeMap<u32, Heard>,
     /// Who knows that it was removed.
     removed: BTreeSet<NodeId>,
+    /// Whom a member was last told to speak with.
+    reached: Option<BTreeSet<NodeId>>,
 }
 
 fn id(raw: u64) -> NodeId {
@@ -67,7 +69,7 @@ fn config(member: NodeId) -> ReplicaConfig {
         proposals_max: 8,
         proposal_bytes_max: 1 << 20,
         reads_max: 8,
-        log_cache_bytes_max: 1 << 20,
+        log_room: LogRoom { bytes_max: 1 << 20, lagging_bytes_max: 1 << 20 },
         snapshot_log_bytes_min: 1 << 20,
     }
 }
@@ -94,6 +96,7 @@ impl World {
             applied: BTreeMap::new(),
             heard: BTreeMap::new(),
             removed: BTreeSet::new(),
+            reached: None,
         }
     }
 
@@ -140,7 +143,8 @@ impl World {
                         self.hear(ticket, Heard::Vote(granted));
                     }
                     Effect::Fail(ticket, why) => self.hear(ticket, Heard::Failed(why)),
-                    Effect::Peers(..) | Effect::Transition(_) => {}
+                    Effect::Peers(_, peers) => self.reached = Some(peers.into_keys().collect()),
+                    Effect::Transition(_) => {}
                     Effect::Restore(_) | Effect::SaveSnapshot | Effect::SendSnapshot { .. } => {
                         unreachable!("nothing here is large enough for a snapshot")
                     }

@@ -19,6 +19,9 @@ use crate::proof::{self, Mark, Mutant};
 
 use super::types::{Entry, EntryId, Index, PersistSeq, Term};
 
+/// Entries that are forgotten in one step: about a millisecond.
+const FORGOTTEN_AT_ONCE_MAX: usize = 16_384;
+
 /// Entries after `base`, and the cursors.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Log {
@@ -290,7 +293,8 @@ impl Log {
         self.bytes -= self.entries.drain(..=at).map(|entry| entry.size_bytes()).sum::<usize>();
     }
 
-    /// The last index whose loss brings the entries below `bytes_max`, as far as they are applied.
+    /// The last index whose loss brings the entries below `bytes_max`, as far as they are applied,
+    /// and as far as they can be forgotten without making anybody wait.
     pub fn excess(&self, bytes_max: usize) -> Option<Index> {
         let mut left = self.bytes;
         let goes = |entry: &&Entry| {
@@ -298,7 +302,12 @@ impl Log {
             left -= entry.size_bytes();
             goes
         };
-        self.entries.iter().take_while(goes).last().map(|entry| entry.id.index)
+        self.entries
+            .iter()
+            .take(FORGOTTEN_AT_ONCE_MAX)
+            .take_while(goes)
+            .last()
+            .map(|entry| entry.id.index)
     }
 
     /// Holds after every input.

@@ -122,6 +122,7 @@ pub use config::{Config, Restored};
 pub use message::{Body, Message, Refusal};
 pub use node::RaftNode;
 pub use ready::{Persist, ReadGrant, Ready, Role, Transition};
+pub use snapshot::LogRoom;
 pub use status::{PeerState, PeerStatus, Status};
 pub use transfer::TransferError;
 pub use types::{

@@ -9,11 +9,20 @@ use crate::proof::{self, Mark, Mutant};
 
 use super::message::Body;
 use super::node::{RaftNode, RoleState};
-use super::progress::ProgressState;
+use super::progress::{Progress, ProgressState};
 use super::types::{Index, NodeId, SnapshotMeta};
 
 /// After this many election timeouts without a word, a snapshot is asked for again.
 const SNAPSHOT_PATIENCE_TIMEOUTS: u32 = 32;
+
+/// What applied entries may take in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRoom {
+    /// Those that only a follower out of touch might want, in bytes.
+    pub bytes_max: usize,
+    /// Those that a follower in touch lacks, in bytes: at least as much.
+    pub lagging_bytes_max: usize,
+}
 
 impl RaftNode {
     /// How sending a snapshot (up to `upto`) to `peer` went. `ok`: it was received whole; the
@@ -90,11 +99,36 @@ impl RaftNode {
         }
     }
 
-    /// Forgets applied entries, oldest first, until those left take at most `bytes_max`.
-    pub fn shrink_log(&mut self, bytes_max: usize) {
-        if let Some(upto) = self.log.excess(bytes_max) {
-            self.compact(upto);
+    /// Forgets applied entries, oldest first, until those left take at most what `room` gives them,
+    /// but keeps for a follower in touch what it lacks: one that is sent a snapshot would find the
+    /// log gone on beyond it, need another, and never catch up while writes go on. What is left over
+    /// goes with the next calls.
+    pub fn shrink_log(&mut self, room: LogRoom) {
+        let base = self.log.base().index;
+        let held = self.least_matched_in_touch();
+        let lacking = held.is_some_and(|held| held <= base);
+        let bytes_max = if lacking { room.lagging_bytes_max } else { room.bytes_max };
+        let Some(excess) = self.log.excess(bytes_max) else {
+            return;
+        };
+        if lacking {
+            proof::mark(Mark::LaggardGivenUp);
         }
+        let upto = held.filter(|_| !lacking).map_or(excess, |held| excess.min(held));
+        if upto < excess {
+            proof::mark(Mark::LogKeptForLaggard);
+        }
+        self.compact(upto);
+    }
+
+    /// What every follower that was heard from lately has.
+    fn least_matched_in_touch(&self) -> Option<Index> {
+        let RoleState::Leader(leader) = &self.role else {
+            return None;
+        };
+        let in_touch =
+            |progress: &&Progress| progress.silent_ticks < self.config.election_ticks_max;
+        leader.peers.values().filter(in_touch).map(Progress::matched).min()
     }
 
     /// Forgets entries up to `upto`, all of them applied. A follower that still lacks one of them

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use raft_node::node::ReplicaConfig;
-use raft_node::raft::{self, NodeId};
+use raft_node::raft::{self, LogRoom, NodeId};
 use raft_node::storage::Options;
 
 use crate::chance::Chance;
@@ -289,7 +289,10 @@ impl Plan {
             proposals_max: sizes.requests,
             proposal_bytes_max: 1 << 20,
             reads_max: sizes.requests,
-            log_cache_bytes_max: sizes.cache_bytes,
+            log_room: LogRoom {
+                bytes_max: sizes.cache_bytes,
+                lagging_bytes_max: 4 * sizes.cache_bytes,
+            },
             snapshot_log_bytes_min: sizes.snapshot_log_bytes,
         }
     }

@@ -15,6 +15,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 
+use super::super::snapshot::LogRoom;
 use super::super::{
     Body, Configuration, Entry, EntryId, Index, Message, NodeId, Payload, Proposal, RaftNode,
     Ready, RequestId, Role, SnapshotMeta, Term,
@@ -55,7 +56,7 @@ impl goldenscript::Runner for Script {
             "campaign" | "tick" | "lost" | "propose" | "read" | "transfer" => {
                 self.input(&command.name, &mut args)?;
             }
-            "write" | "apply" | "crash" | "restart" | "compact" => {
+            "write" | "apply" | "crash" | "restart" | "compact" | "shrink" => {
                 self.machine(&command.name, &mut args)?;
             }
             "deliver" | "drop" | "repeat" | "settle" | "cut" | "heal" | "network" => {
@@ -195,7 +196,8 @@ impl Script {
     }
 
     /// `write 1 [n]`: the next n writes are durable. `apply 1`, `crash 1`, `restart 1`,
-    /// `compact 1 [keep=n]`: save a snapshot, forget the log but for n entries.
+    /// `compact 1 [keep=n]`: save a snapshot, forget the log but for n entries. `shrink 1 [keep=n]`:
+    /// forget all that is applied, but keep n bytes for a follower in touch.
     fn machine(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Outcome {
         let at = self.member(args)?;
         match name {
@@ -215,6 +217,11 @@ impl Script {
             "restart" => {
                 self.members[at].start();
                 self.roles.insert(self.members[at].config.id, Role::Follower);
+            }
+            "shrink" => {
+                let lagging_bytes_max = args.take_key("keep").unwrap_or("0").parse()?;
+                let room = LogRoom { bytes_max: 0, lagging_bytes_max };
+                self.act(at, |node| node.shrink_log(room));
             }
             _ => {
                 let keep: u64 = args.take_key("keep").unwrap_or("0").parse()?;

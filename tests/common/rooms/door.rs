@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use raft_node::node::{Effect, Event, Replica, ReplicaConfig};
 use raft_node::raft::types::{Configuration, EntryId, Index, NodeId, PersistSeq, Term};
 use raft_node::raft::types::{HardState, SnapshotMeta};
-use raft_node::raft::{self, Body, Message, Restored};
+use raft_node::raft::{self, Body, LogRoom, Message, Restored};
 
 use super::Chance;
 
@@ -125,7 +125,7 @@ fn config(seed: u64) -> ReplicaConfig {
         proposals_max: 8,
         proposal_bytes_max: 1 << 20,
         reads_max: 8,
-        log_cache_bytes_max: 1 << 20,
+        log_room: LogRoom { bytes_max: 1 << 20, lagging_bytes_max: 1 << 20 },
         snapshot_log_bytes_min: 1 << 20,
     }
 }
