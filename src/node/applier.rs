@@ -22,6 +22,7 @@ use crate::proof::{Mutant, mutant};
 use crate::raft::{Configuration, Entry, EntryId, Index, Payload, SnapshotMeta};
 use crate::storage::{Disk, SnapshotStore};
 
+use super::background::Pace;
 use super::event::Event;
 use super::handle::{Applied, Ticket};
 use super::recovery::{self, Error};
@@ -108,12 +109,12 @@ impl<D: Disk> Applier<D> {
     }
 
     /// Replaces the state by the received snapshot `meta`. The log names it, or names a newer one
-    /// by now, which is restored in its turn.
+    /// by now, which is restored in its turn. After each piece, `rest` says how soon to go on.
     ///
     /// # Errors
     ///
     /// When the snapshot cannot be read, or makes no state.
-    pub fn restore(&mut self, meta: &SnapshotMeta) -> Result<(), Error> {
+    pub fn restore(&mut self, meta: &SnapshotMeta, rest: impl FnMut()) -> Result<(), Error> {
         let reader = self.snapshots.take_received();
         let reader = reader.expect("a snapshot counts before it is restored");
         assert!(reader.info().meta == *meta, "snapshots are restored as they were received");
@@ -121,7 +122,7 @@ impl<D: Disk> Applier<D> {
             (self.applied, self.config) = (meta.last, meta.config.clone());
             return Ok(());
         }
-        let restored = recovery::load(reader)?;
+        let restored = recovery::load(reader, rest)?;
         let mut machine = self.machine.write().unwrap_or_else(PoisonError::into_inner);
         let replaced = std::mem::replace(&mut *machine, restored);
         publish(&self.metrics, &machine);
@@ -276,7 +277,10 @@ pub fn run<D: Disk>(applier: &Mutex<Applier<D>>, ways: &Ways) -> Result<(), Erro
                 apply(&mut applier, entries.into_iter())?;
                 applier.metrics.observe_apply(began.elapsed());
             }
-            Job::Restore(meta) => applier.restore(&meta)?,
+            Job::Restore(meta) => {
+                let mut pace = Pace::begin();
+                applier.restore(&meta, || pace.rest())?;
+            }
             Job::SaveSnapshot => {
                 // The snapshotter is gone only when the process is ending.
                 let _ = ways.snapshotter.send(applier.snapshot());

@@ -189,10 +189,7 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
             },
             Effect::Restore(meta) => self.queue_for_applier(applier::Job::Restore(meta)),
             Effect::SaveSnapshot => self.queue_for_applier(applier::Job::SaveSnapshot),
-            Effect::SendSnapshot { to } => {
-                info!(%to, "sending a snapshot");
-                self.outbox.send_snapshot(to);
-            }
+            Effect::SendSnapshot { to } => self.outbox.send_snapshot(to),
             Effect::ReadReady(tickets) => tickets.into_iter().for_each(barrier_passed),
             Effect::TransferDone(ticket) | Effect::ChangeDone(ticket) => barrier_passed(ticket),
             Effect::Peers(config, peers) => {

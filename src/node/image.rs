@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::kv::{self, Machine, SnapshotCursor, SnapshotImport};
 
 /// About how much of the state is looked at under one hold of the store's lock.
-const CHUNK_BYTES: usize = 256 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// The longest chunk that is believed: one version can be as large as a request.
 const CHUNK_BYTES_MAX: usize = 256 << 20;

@@ -14,6 +14,7 @@
 //! known here: messages leave through [`driver::Outbox`].
 
 pub mod applier;
+mod background;
 pub mod barrier;
 pub mod clock;
 pub mod driver;

@@ -86,7 +86,7 @@ pub fn recover<D: Disk>(
     }
     let base = opening.base().clone();
     let machine = match opening.read_snapshot()? {
-        Some(reader) => load(reader)?,
+        Some(reader) => load(reader, || ())?,
         None => Machine::new(),
     };
     let mut replay = Replay {
@@ -120,17 +120,21 @@ pub fn recover<D: Disk>(
     })
 }
 
-/// The machine in a snapshot.
+/// The machine in a snapshot. After each piece, `rest` says how soon to go on.
 ///
 /// # Errors
 ///
 /// [`Error::Storage`] or [`Error::Snapshot`].
-pub fn load<D: Disk>(mut reader: SnapshotReader<D>) -> Result<Machine, Error> {
+pub fn load<D: Disk>(
+    mut reader: SnapshotReader<D>,
+    mut rest: impl FnMut(),
+) -> Result<Machine, Error> {
     let id = reader.info().meta.last;
     let unusable = |source| Error::Snapshot { id, source };
     let mut import = Import::default();
     while let Some(piece) = reader.next_chunk()? {
         import.take(&piece).map_err(unusable)?;
+        rest();
     }
     import.finish(id.index.0).map_err(unusable)
 }

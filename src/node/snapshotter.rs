@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::raft::SnapshotMeta;
 use crate::storage::{self, Disk, SnapshotStore, SnapshotWriter};
 
+use super::background::Pace;
 use super::event::Event;
 use super::handle::Ticket;
 use super::image;
@@ -112,7 +113,13 @@ impl<D: Disk> Snapshotter<D> {
 
     fn write(&self, job: Job) -> Result<u64, Error> {
         let mut saving = Saving::begin(job, &self.snapshots)?;
-        while saving.write(&self.machine)? {}
+        let mut pace = Pace::begin();
+        while saving.write(&self.machine)? {
+            if self.done.is_closed() {
+                return Err(Error::Ending);
+            }
+            pace.rest();
+        }
         saving.finish()
     }
 }
@@ -123,6 +130,9 @@ pub enum Error {
     /// The disk.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    /// The node ends, and does not wait.
+    #[error("the node is ending")]
+    Ending,
     /// The state.
     #[error(transparent)]
     Export(#[from] kv::SnapshotError),

@@ -221,7 +221,8 @@ pub struct Config {
     pub vote_timeout: Duration,
     /// The size of the pieces that a snapshot travels in.
     pub snapshot_chunk_bytes: usize,
-    /// What a snapshot may take of the link to one peer, if limited.
+    /// What a snapshot may take of the link to one peer, if limited: it shares its thread with
+    /// consensus.
     pub snapshot_bytes_per_second: Option<u64>,
     /// A snapshot that makes no progress for so long is given up, by either side.
     pub snapshot_stall_timeout: Duration,
@@ -245,7 +246,7 @@ impl Config {
             keepalive_timeout: Duration::from_secs(2),
             vote_timeout: Duration::from_secs(1),
             snapshot_chunk_bytes: 256 << 10,
-            snapshot_bytes_per_second: None,
+            snapshot_bytes_per_second: Some(96 << 20),
             snapshot_stall_timeout: Duration::from_secs(10),
         }
     }
@@ -326,7 +327,7 @@ impl Transport {
 
     /// Starts to stream the newest snapshot to `to`, in the term in which this member last sent
     /// it entries or heartbeats. The outcome comes as [`Delivery::SnapshotSent`]; a request made
-    /// while one is already waiting shares that one's.
+    /// while one is waiting or under way shares that one's.
     pub fn send_snapshot(&self, to: NodeId) {
         if let Some(peer) = self.hub.peer(to) {
             // Full: one is waiting already, and its outcome will do.

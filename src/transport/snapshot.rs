@@ -38,7 +38,13 @@ pub async fn lane<I: Inbox, S: Snapshots>(
     mut requests: mpsc::Receiver<Term>,
 ) {
     let outgoing = Outgoing { hub: &hub, peer: &peer };
-    while let Some(term) = requests.recv().await {
+    let mut next = None;
+    loop {
+        let asked = match next.take() {
+            Some(term) => Some(term),
+            None => requests.recv().await,
+        };
+        let Some(term) = asked else { return };
         let began = Instant::now();
         let (upto, sent) = outgoing.send(&snapshots, term).await;
         let (to, took_ms) = (peer.id, began.elapsed().as_millis() as u64);
@@ -52,6 +58,8 @@ pub async fn lane<I: Inbox, S: Snapshots>(
                 warn!(%to, last = %upto, took_ms, why, "snapshot not sent");
             }
         }
+        // Asked for again meanwhile: one outcome serves both, but for a leader of a later term.
+        next = requests.try_recv().ok().filter(|later| *later > term);
         inbox.deliver(Delivery::SnapshotSent { to, upto, ok: sent.is_ok() }).await;
     }
 }
@@ -65,6 +73,7 @@ impl Outgoing<'_> {
     async fn send<S: Snapshots>(&self, snapshots: &S, term: Term) -> (Index, Result<u64, String>) {
         match snapshots.newest().await {
             Ok(Some((meta, source))) => {
+                info!(to = %self.peer.id, last = %meta.last, "sending a snapshot");
                 let header = snapshot_header(term, &meta);
                 (meta.last.index, self.stream(header, source).await)
             }

@@ -359,7 +359,7 @@ impl World {
                     process.batch = Some(entries.into_iter());
                 }
                 Some(applier::Job::Restore(meta)) => {
-                    process.applier.restore(&meta)?;
+                    process.applier.restore(&meta, || ())?;
                     self.report_applied(at, true);
                     return Ok(true);
                 }

@@ -193,7 +193,7 @@ fn a_snapshot_is_restored_though_a_newer_one_has_taken_its_place_on_disk() {
     }
     assert_eq!(log.sync().expect("a sound disk"), Some(PersistSeq(2)));
     for meta in &metas {
-        applier.restore(meta).expect("a sound disk");
+        applier.restore(meta, || ()).expect("a sound disk");
         assert_eq!(applier.applied, meta.last);
     }
 }
