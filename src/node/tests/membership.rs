@@ -106,3 +106,36 @@ fn a_member_that_removes_itself_hands_over_and_says_that_it_was_removed() {
     world.tick(11);
     assert!(matches!(world.heard[&2], Heard::Applied(_)), "{:?}", world.heard);
 }
+
+/// Joint consensus is left by an entry that leaves a member out. Until it is committed that member
+/// may be needed, to commit it or to lead without it, by who comes back after a crash, too.
+#[test]
+fn who_is_left_out_by_an_uncommitted_change_is_reached_after_a_restart() {
+    let mut world = World::new();
+    let full = Configuration::of_voters([1, 2, 3].map(id));
+    let left = Configuration::of_voters([1, 2].map(id));
+    let joint = Configuration { outgoing: full.voters.clone(), ..left.clone() };
+    let logged = |index, config| raft::Entry {
+        id: EntryId { term: Term(1), index: Index(index) },
+        payload: Payload::Config(config),
+    };
+    let restored = Restored {
+        hard_state: HardState { term: Term(1), vote: None, commit: Index(1) },
+        base: SnapshotMeta { last: EntryId::default(), config: full },
+        entries: vec![logged(1, joint), logged(2, left)],
+        applied: Index(0),
+    };
+    world.members.insert(id(1), Replica::new(config(id(1)), restored, Index(0), 0));
+    let says = |body| Event::Message(Message { from: id(2), to: id(1), term: Term(1), body });
+    for _ in 0..3 {
+        world.give(1, says(raft::Body::Heartbeat { commit: Index(1), round: 1 }));
+        world.give(1, Event::Tick);
+        world.perform(id(1));
+    }
+    assert_eq!(world.reached, Some([1, 2, 3].map(id).into()), "it may be needed yet");
+    world.give(1, says(raft::Body::Heartbeat { commit: Index(2), round: 2 }));
+    world.perform(id(1));
+    world.give(1, Event::Tick);
+    world.perform(id(1));
+    assert_eq!(world.reached, Some([1, 2].map(id).into()), "nobody needs it any more");
+}
