@@ -136,6 +136,19 @@ fn listeners(count: usize) -> Vec<TcpListener> {
     (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect()
 }
 
+/// Where somebody was killed, once the last of its sockets is gone: a runtime takes its time to
+/// drop what it held.
+fn listen_again(addr: SocketAddr) -> TcpListener {
+    let began = std::time::Instant::now();
+    loop {
+        match TcpListener::bind(addr) {
+            Ok(listener) => return listener,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{addr} stays taken: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn table(listeners: &[TcpListener]) -> Vec<(NodeId, String)> {
     let addr = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
     (1..).map(node).zip(listeners.iter().map(addr)).collect()
@@ -359,7 +372,7 @@ fn a_killed_peer_is_reported_once_and_at_once_and_found_again_when_it_returns() 
     assert_eq!(one.transport.counters().peers_lost, 1);
 
     let peers = [(node(1), one.addr.to_string()), (node(2), addr.to_string())];
-    let listener = TcpListener::bind(addr).unwrap();
+    let listener = listen_again(addr);
     let mut two = Member::start(2, listener, &peers, Store::default());
     acquaint(&mut one, &mut two);
     two.kill();

@@ -29,7 +29,7 @@ fn a_member_that_lost_its_directory_is_refused_by_those_who_met_it() {
     acquaint(&mut one, &mut two);
     let addr = two.kill();
     assert_eq!(one.next(), Delivery::PeerLost(node(2)));
-    let listener = TcpListener::bind(addr).unwrap();
+    let listener = listen_again(addr);
     let mut wiped = Member::start_with(config(2, 21), listener, &peers, Store::default());
     let disowned = Delivery::Disowned { by: node(1), why: Disowned::OtherInstance };
     // It may hear before that how the other hangs up.
