@@ -180,9 +180,12 @@ impl World {
         }
     }
 
-    /// How far the member has come that lacks the most.
+    /// How far the member has come that lacks the most. Those who were removed and never hear of it
+    /// stand still, and nobody waits for them.
     fn furthest_behind(&self) -> u64 {
-        let applied = self.up().map(|(_, process)| process.applier.applied.index.0);
+        let sound = self.sound();
+        let counts = self.up().filter(|(at, _)| sound.contains(at));
+        let applied = counts.map(|(_, process)| process.applier.applied.index.0);
         applied.min().unwrap_or_default()
     }
 
