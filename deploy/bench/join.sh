@@ -20,7 +20,7 @@ source "$here/lib.sh"
 keys=${1:-1000000}
 value_bytes=${2:-1024}
 [[ $keys =~ ^[1-9][0-9]*$ ]] || fail "KEYS must be a positive number, not '$keys'"
-[[ $value_bytes =~ ^[1-9][0-9]*$ ]] || fail "VALUE_BYTES must be a positive number, not '$value_bytes'"
+[[ $value_bytes =~ ^[1-9][0-9]*$ ]] || fail "VALUE_BYTES is no positive number: '$value_bytes'"
 clients=${CLIENTS:-8}
 work=${BENCH_DIR:-$(mktemp -d)}
 drill=${DRILL:-$root/target/release/raft-drill}
@@ -43,7 +43,8 @@ fi
 # latency LABEL: one window of writes at the leader.
 latency() {
   "$drill" load put --endpoints "$ENDPOINTS" --target leader --clients "$clients" --connections 2 \
-    --warmup-s 0 --duration-s "$window_s" --json --label "$1" | tee -a "$work/data/$1" | python3 -c '
+    --warmup-s 0 --duration-s "$window_s" --json --label "$1" |
+    tee -a "$work/data/$1" | python3 -c '
 import json, sys
 report = json.load(sys.stdin)
 errors = sum(report["errors"].values())
