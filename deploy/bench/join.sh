@@ -116,9 +116,11 @@ main() {
   done
   took_ms=$((($(<"$work/data/ready") - began) / 1000000))
   echo "  the new member was ready after $took_ms ms"
-  echo "  leader: $before MB before, at most $(peak "$pid") MB; new member: at most $(peak "$joiner") MB, now $(now_mb "$joiner") MB"
+  echo "  leader: $before MB before, at most $(peak "$pid") MB"
+  echo "  new member: at most $(peak "$joiner") MB, now $(now_mb "$joiner") MB"
   for i in 1 2 3; do latency after; done
-  echo "  p99, median of the windows: $(median "$work/data/before") µs before, $(median "$work/data/during") µs during"
+  echo "  p99 before, median of the windows: $(median "$work/data/before") µs"
+  echo "  p99 during, the same: $(median "$work/data/during") µs"
   "$drill" hash --endpoints "$ENDPOINTS,127.0.0.1:$joiner_client"
   grep -h -i snapshot "$work"/data/n*.log | tail -n 20
 }
