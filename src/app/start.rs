@@ -38,8 +38,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// Log kept in memory for followers that lag.
 const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
 
-/// The same, while one that is in touch lacks some of it: half a minute of a fully loaded member, in
-/// which a snapshot of two gigabytes arrives.
+/// The same, while one that is in touch lacks some of it: half a minute of a fully loaded member,
+/// in which a snapshot of two gigabytes arrives.
 const LOG_LAGGING_BYTES_MAX: usize = 512 << 20;
 
 /// The least log that makes a snapshot worth its while.

@@ -1,5 +1,6 @@
 //! Work that may take its time, so that it leaves the processors and the disk to those who have a
-//! client waiting. On a machine of two cores a snapshot at full speed triples the latency of writes.
+//! client waiting. On a machine of two cores a snapshot at full speed makes one write in a hundred
+//! take three times as long.
 //!
 //! A low priority would not do: between containers it counts for nothing, and who holds a lock that
 //! requests need, if only now and then, could lose its processor with the lock in hand.

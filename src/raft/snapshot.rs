@@ -101,8 +101,8 @@ impl RaftNode {
 
     /// Forgets applied entries, oldest first, until those left take at most what `room` gives them,
     /// but keeps for a follower in touch what it lacks: one that is sent a snapshot would find the
-    /// log gone on beyond it, need another, and never catch up while writes go on. What is left over
-    /// goes with the next calls.
+    /// log gone on beyond it, need another, and never catch up while writes go on. What is left
+    /// over goes with the next calls.
     pub fn shrink_log(&mut self, room: LogRoom) {
         let base = self.log.base().index;
         let held = self.least_matched_in_touch();

@@ -38,8 +38,8 @@ const CHUNK_HEAD_BYTES: usize = 8;
 /// After the head of the chunk of length 0 that ends the file: chunk count and content bytes.
 const FOOTER_BYTES: usize = 16;
 /// Written bytes between two syncs: a sync of the log waits behind whatever is being flushed, here
-/// or at a member on the same disk, so it must never be much. With 8 MiB, one write in a hundred took
-/// three times as long while a snapshot was written.
+/// or at a member on the same disk, so it must never be much. With 8 MiB, one write in a hundred
+/// took three times as long while a snapshot was written.
 const SYNC_BYTES: u64 = 256 << 10;
 
 /// A snapshot file that is whole.

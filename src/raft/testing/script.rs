@@ -196,8 +196,8 @@ impl Script {
     }
 
     /// `write 1 [n]`: the next n writes are durable. `apply 1`, `crash 1`, `restart 1`,
-    /// `compact 1 [keep=n]`: save a snapshot, forget the log but for n entries. `shrink 1 [keep=n]`:
-    /// forget all that is applied, but keep n bytes for a follower in touch.
+    /// `compact 1 [keep=n]`: save a snapshot, forget the log but for n entries.
+    /// `shrink 1 [keep=n]`: forget all that is applied, but keep n bytes for a follower in touch.
     fn machine(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Outcome {
         let at = self.member(args)?;
         match name {
