@@ -1,13 +1,19 @@
-//! Three containers, what one does to them, and what they say of themselves.
+//! The containers of the members, what one does to them, and what they say of themselves.
 
 use std::time::Duration;
 
+use raft_node::proto::etcdserverpb as pb;
+
 use crate::common::cluster::Lead;
 use crate::common::{Client, eventually, within};
-use crate::docker::{built_before, compose, docker};
+use crate::docker::{MOVED, built_before, compose, compose_in, docker};
 
-/// The published ports of members 1, 2 and 3: for clients, for peers.
-const PORTS: [(u16, u16); 3] = [(2379, 5001), (22379, 5002), (32379, 5003)];
+/// The published ports of members 1 to 6: for clients, for peers.
+const PORTS: [(u16, u16); 6] =
+    [(2379, 5001), (22379, 5002), (32379, 5003), (42379, 5004), (52379, 5005), (62379, 5006)];
+
+/// The members that a new cluster has.
+const FIRST: [u64; 3] = [1, 2, 3];
 
 /// The network that Raft runs over.
 const PEERS: &str = "raft_peers";
@@ -18,8 +24,14 @@ const DOWN: [&str; 5] = ["--profile", "grow", "down", "--volumes", "--remove-orp
 /// A member that does not answer for so long does not answer.
 const DEADLINE: Duration = Duration::from_secs(2);
 
+/// Containers start, join and catch up within it.
+const GROWN_WITHIN: Duration = Duration::from_mins(1);
+
 /// The cluster of the compose file.
-pub struct Containers;
+pub struct Containers {
+    /// The members of now.
+    ids: Vec<u64>,
+}
 
 /// The container of a member.
 pub fn name(id: u64) -> String {
@@ -34,15 +46,24 @@ impl Containers {
             println!("building the image (some minutes, the first time)");
             compose(&["build"])?;
         }
-        Self.create_anew()?;
+        let mut containers = Self { ids: Vec::new() };
+        containers.create_anew()?;
         compose(&["up", "-d", "--no-build"])?;
-        Ok(Self)
+        Ok(containers)
     }
 
     /// Throws the members and their data away, and makes new ones, not yet started.
-    pub fn create_anew(&self) -> Result<(), String> {
+    pub fn create_anew(&mut self) -> Result<(), String> {
         compose(&DOWN)?;
+        self.ids = FIRST.to_vec();
         compose(&["up", "--no-start", "--no-build"]).map(drop)
+    }
+
+    /// A new cluster of three, settled: ids that an earlier story used up are free again.
+    pub async fn begin_anew(&mut self) -> Lead {
+        self.create_anew().expect("new containers");
+        compose(&["up", "-d", "--no-build"]).unwrap_or_else(|error| panic!("{error}"));
+        self.settled().await
     }
 
     /// Leaves nothing behind.
@@ -61,13 +82,74 @@ impl Containers {
     }
 
     /// All ids.
-    pub fn ids(&self) -> [u64; 3] {
-        [1, 2, 3]
+    pub fn ids(&self) -> Vec<u64> {
+        self.ids.clone()
     }
 
     /// All ids but `id`.
     pub fn others(&self, id: u64) -> Vec<u64> {
-        self.ids().into_iter().filter(|other| *other != id).collect()
+        self.ids.iter().copied().filter(|other| *other != id).collect()
+    }
+
+    /// A machine of the profile comes, in the place of another where one is named, and votes.
+    pub async fn grow(&mut self, id: u64, replaces: Option<u64>) {
+        let variables: Vec<String> =
+            replaces.iter().map(|old| format!("RAFT_REPLACES={old}")).collect();
+        compose_in(&variables, &["--profile", "grow", "up", "-d", "--no-build", &name(id)])
+            .unwrap_or_else(|error| panic!("{error}"));
+        self.ids.push(id);
+        self.ids.retain(|member| Some(*member) != replaces);
+        self.votes(id).await;
+    }
+
+    /// Waits until these very members vote, as `by` has it.
+    pub async fn votes(&self, by: u64) {
+        let client = self.client(by);
+        within(GROWN_WITHIN, &format!("{:?} to be the voters", self.ids), async || {
+            let request = pb::MemberListRequest { linearizable: true };
+            let list = client.timely(client.members().member_list(request)).await;
+            let members = list.map_err(|status| status.to_string())?.members;
+            let seen: Vec<_> = members.iter().map(|one| (one.id, one.is_learner)).collect();
+            let wanted: Vec<_> = self.ids.iter().map(|id| (*id, false)).collect();
+            if seen == wanted { Ok(()) } else { Err(format!("(id, learner): {seen:?}")) }
+        })
+        .await;
+    }
+
+    /// Another member is asked to remove it. It ends, and its container goes.
+    pub async fn remove(&mut self, id: u64) {
+        self.ids.retain(|member| *member != id);
+        let client = self.client(self.ids[0]);
+        eventually(&format!("{id} to be removed"), async || {
+            let request = pb::MemberRemoveRequest { id };
+            match client.timely(client.members().member_remove(request)).await {
+                // An earlier try may have had its effect.
+                Err(status) if status.code() != tonic::Code::NotFound => Err(status.to_string()),
+                Ok(_) | Err(_) => Ok(()),
+            }
+        })
+        .await;
+        self.votes(self.ids[0]).await;
+        eventually(&format!("{id} to learn of it"), async || {
+            let log = docker(&["logs", &name(id)])?;
+            let ended = log.contains("removed from the cluster");
+            if ended { Ok(()) } else { Err(log) }
+        })
+        .await;
+        // Docker would start it again and again, to end again.
+        self.discard(id);
+    }
+
+    /// Throws a container away, as somebody does whose machine is gone.
+    pub fn discard(&self, id: u64) {
+        compose(&["--profile", "grow", "rm", "--stop", "--force", &name(id)])
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Makes a container anew at its other address, with the data that it has.
+    pub fn relocate(&self, id: u64) {
+        compose(&["-f", MOVED, "up", "-d", "--no-build", "--no-deps", &name(id)])
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// New connections to a member, as from the host.

@@ -17,12 +17,27 @@ pub fn docker(words: &[&str]) -> Result<String, String> {
     run(&[&["docker"], words].concat(), LIMIT)
 }
 
-/// The compose tool with these words, for this project and the users' own file.
+/// The users' own file, and what is added to it: one more machine.
+const FILES: [&str; 2] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/docker-compose.yml"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compose/more.yml"),
+];
+
+/// Other addresses for the first three.
+pub const MOVED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compose/moved.yml");
+
+/// The compose tool with these words, for this project.
 pub fn compose(words: &[&str]) -> Result<String, String> {
+    compose_in(&[], words)
+}
+
+/// The same where the shell has these variables.
+pub fn compose_in(variables: &[String], words: &[&str]) -> Result<String, String> {
     let limit = if words.contains(&"build") { BUILD_LIMIT } else { LIMIT };
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docker-compose.yml");
+    let shell: Vec<&str> = ["env"].into_iter().chain(variables.iter().map(|v| &v[..])).collect();
     let tool = compose_tool().ok_or("no compose tool")?;
-    run(&[tool, &["-f", file, "-p", PROJECT], words].concat(), limit)
+    let files = ["-f", FILES[0], "-f", FILES[1], "-p", PROJECT];
+    run(&[&shell, tool, &files, words].concat(), limit)
 }
 
 /// Compose v2 where it is, else its predecessor.
@@ -40,7 +55,7 @@ pub fn obstacle() -> Option<String> {
     if compose_tool().is_none() {
         return Some("there is neither `docker compose` nor `docker-compose`".to_owned());
     }
-    for name in ["node1", "node2", "node3", "node4", "node5"] {
+    for name in ["node1", "node2", "node3", "node4", "node5", "node6"] {
         let label = "{{index .Config.Labels \"com.docker.compose.project\"}}";
         match docker(&["container", "inspect", "--format", label, name]) {
             Ok(project) if project != PROJECT => {

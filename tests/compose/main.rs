@@ -24,17 +24,18 @@ mod health;
 mod start;
 mod traffic;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Mutex;
 
-use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
 
 use cluster::Containers;
 
 /// A test: gets the one cluster, which it settles before it does anything to it.
-type Story = for<'a> fn(&'a Containers) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+type Story = for<'a> fn(&'a mut Containers) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-const STORIES: [(&str, Story); 14] = [
+const STORIES: [(&str, Story); 19] = [
     ("all_are_healthy_and_one_leads_within_5_s", |c| Box::pin(start::within_five_seconds(c))),
     ("a_container_can_do_no_more_than_it_must", |c| Box::pin(start::confined(c))),
     ("node_proto_is_answered_truly_by_every_member", |c| Box::pin(start::node_registration(c))),
@@ -48,8 +49,13 @@ const STORIES: [(&str, Story); 14] = [
     ("cut_of_the_leader_from_its_peers", |c| Box::pin(faults::CUT.of_the_leader(c))),
     ("cut_of_a_follower_from_its_peers", |c| Box::pin(faults::CUT.of_a_follower(c))),
     ("kill_of_all_at_once", |c| Box::pin(faults::kill_all(c))),
-    // Last: the ids of the two that come and go are used up then.
+    // These begin with a new cluster each. Last: they use ids up.
     ("from_three_to_five_and_back", |c| Box::pin(growth::to_five_and_back(c))),
+    ("all_first_members_are_replaced", |c| Box::pin(growth::all_replaced(c))),
+    ("a_leader_that_is_removed_hands_over", |c| Box::pin(growth::leader_removed(c))),
+    ("a_member_moves_to_another_address", |c| Box::pin(growth::address_changed(c))),
+    ("a_machine_joins_during_a_partition", |c| Box::pin(growth::joined_in_a_partition(c))),
+    ("a_machine_joins_while_one_voter_is_down", |c| Box::pin(growth::joined_beside_the_dead(c))),
 ];
 
 /// The cluster, from the first test that runs until the end.
@@ -71,7 +77,7 @@ fn main() {
         Trial::test(name, move || run(story)).with_ignored_flag(obstacle.is_some())
     });
     let conclusion = libtest_mimic::run(&arguments, trials.into());
-    tear_down(&conclusion);
+    tear_down();
     conclusion.exit();
 }
 
@@ -81,22 +87,21 @@ fn run(story: Story) -> Result<(), Failed> {
     if containers.is_none() {
         *containers = Some(Containers::up()?);
     }
-    let containers = containers.as_ref().expect("just started");
+    let containers = containers.as_mut().expect("just started");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(story(containers));
+    // A later story may begin with new containers, whose logs tell nothing of this one.
+    let told = catch_unwind(AssertUnwindSafe(|| runtime.block_on(story(containers))));
+    told.inspect_err(|_| containers.print_logs()).unwrap_or_else(|panic| resume_unwind(panic));
     Ok(())
 }
 
-fn tear_down(conclusion: &Conclusion) {
+fn tear_down() {
     let mut containers = CONTAINERS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(containers) = containers.take() {
-        if conclusion.has_failed() {
-            containers.print_logs();
-        }
         containers.down();
     }
 }

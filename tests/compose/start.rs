@@ -13,11 +13,11 @@ use crate::traffic::Traffic;
 /// From the start of the first container until docker calls all of them healthy.
 const START_MAX: Duration = Duration::from_secs(5);
 
-pub async fn within_five_seconds(containers: &Containers) {
+pub async fn within_five_seconds(containers: &mut Containers) {
     containers.create_anew().expect("new containers");
     let starting = tokio::task::spawn_blocking(|| compose(&["start"]));
     eventually("the first container to start", async || {
-        let states = containers.ids().map(|id| containers.state(id));
+        let states: Vec<_> = containers.ids().into_iter().map(|id| containers.state(id)).collect();
         let starts = states.iter().any(|state| state == "running");
         if starts { Ok(()) } else { Err(format!("{states:?}")) }
     })
@@ -56,8 +56,9 @@ pub async fn node_registration(containers: &Containers) {
     let lead = containers.settled().await;
     let members: Vec<NodeInfo> = containers
         .ids()
+        .into_iter()
         .map(|id| NodeInfo { id: id.to_string(), addr: format!("node{id}.raft_peers:5001") })
-        .into();
+        .collect();
     for id in containers.ids() {
         let client = containers.client(id);
         let nodes = client.timely(client.registration().get_nodes(Empty {})).await;

@@ -1,5 +1,7 @@
 //! Clients that write and read throughout, and the verdict on what they saw.
 
+use std::time::Duration;
+
 use raft_node::proto::etcdserverpb as pb;
 use raft_node::proto::mvccpb::KeyValue;
 
@@ -17,8 +19,12 @@ pub struct Traffic {
 impl Traffic {
     /// Starts, and waits until writes are acknowledged.
     pub async fn start(containers: &Containers) -> Self {
-        let clients: Vec<Client> =
-            containers.ids().iter().map(|id| containers.client(*id)).collect();
+        Self::start_at(containers, &containers.ids()).await
+    }
+
+    /// At these members, of whom some may be yet to come.
+    pub async fn start_at(containers: &Containers, ids: &[u64]) -> Self {
+        let clients: Vec<Client> = ids.iter().map(|id| containers.client(*id)).collect();
         let recorder = Recorder::since(forget_earlier(&clients[0]).await);
         let clients: Vec<Client> =
             clients.iter().map(|client| client.recorded(&recorder)).collect();
@@ -33,7 +39,8 @@ impl Traffic {
     }
 
     /// No acknowledged write is lost, no linearizable read was stale, all members hold the same.
-    pub async fn judge(self, containers: &Containers) {
+    /// How long no write was acknowledged, at the worst.
+    pub async fn judge(self, containers: &Containers) -> Duration {
         let history = self.load.stop().await.history;
         let mut held: Option<(u64, Held)> = None;
         for id in containers.ids() {
@@ -49,6 +56,7 @@ impl Traffic {
         let some = containers.client(containers.ids()[0]).recorded(&self.recorder);
         settle_unclaimed(&some, &self.recorder).await;
         self.recorder.told().assert_linearizable();
+        gap
     }
 }
 
