@@ -8,6 +8,7 @@
 //! | `apply` | the applier | committed entries | driver |
 //! | `snapshot` | the snapshotter | exports | applier |
 //! | `clients` | runtime of the client port: gRPC and HTTP | sockets | clients |
+//! | `log` | the writer of the standard error | lines, bounded in bytes | all others |
 //!
 //! | channel | holds | bound | when full |
 //! |---|---|---|---|
@@ -23,11 +24,13 @@
 
 mod bridge;
 pub mod exit;
+pub mod log;
 mod origin;
 mod serve;
 mod start;
 mod stop;
 
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -148,7 +151,6 @@ impl Signals {
 }
 
 /// Asks the node that runs with this configuration how it is: `raft-node health`.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the answer is for the caller")]
 pub fn health(config: &Config, service: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let answer = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
@@ -157,15 +159,15 @@ pub fn health(config: &Config, service: &str) -> ExitCode {
     });
     match answer {
         Ok(true) => {
-            println!("SERVING");
+            log::print(&mut io::stdout(), "SERVING");
             ExitCode::from(exit::CLEAN)
         }
         Ok(false) => {
-            println!("NOT_SERVING");
+            log::print(&mut io::stdout(), "NOT_SERVING");
             ExitCode::from(exit::UNHEALTHY)
         }
         Err(why) => {
-            eprintln!("{why}");
+            log::print(&mut io::stderr(), &why);
             ExitCode::from(exit::UNHEALTHY)
         }
     }

@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use raft_node::app::{self, exit};
-use raft_node::config::{Config, LogFormat, USAGE};
-use tracing_subscriber::EnvFilter;
+use raft_node::app::{self, exit, log};
+use raft_node::config::{Config, USAGE};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,23 +23,15 @@ fn configured(then: impl FnOnce(&Config) -> ExitCode) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "there is no log yet, and no node that could keep one")]
 fn complain(why: &str) -> ExitCode {
-    eprintln!("{why}");
+    log::print(&mut std::io::stderr(), why);
     ExitCode::from(exit::CONFIGURATION)
 }
 
 fn run(config: &Config) -> ExitCode {
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.log_filter))
-        .with_writer(std::io::stderr)
-        .with_target(false);
-    match config.log_format {
-        LogFormat::Text => {
-            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
-        }
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
-    app::exit::assertions_end_the_process();
-    app::run(config)
+    log::start(config);
+    exit::assertions_end_the_process();
+    let code = app::run(config);
+    log::flush();
+    code
 }

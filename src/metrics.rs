@@ -1,6 +1,7 @@
 //! Every metric of a member: name, unit, help. Names are etcd's where etcd has one, so that its
 //! dashboards and alerts work unchanged; the rest starts with `raft_node_`.
 
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -9,6 +10,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+/// Log lines that were dropped or could not be written. Of the process, as its log is: there may be
+/// losses before there is a node.
+pub static LOG_LINES_LOST: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// The gauges, counters and histograms, and how to print them.
 #[derive(Debug)]
@@ -106,6 +111,7 @@ impl Metrics {
             ("etcd_server_leader_changes_seen", "Leaders seen", &self.leader_changes),
             ("etcd_server_proposals_failed", "Failed proposals", &self.proposals_failed),
             ("raft_node_snapshots_saved", "Snapshots written", &self.snapshots_saved),
+            ("raft_node_log_lines_lost", "Log lines that were not written", &LOG_LINES_LOST),
         ];
         for (name, help, counter) in counters {
             r.register(name, help, counter.clone());

@@ -2,6 +2,8 @@
 
 use tracing::error;
 
+use super::log;
+
 /// Stopped as asked.
 pub const CLEAN: u8 = 0;
 /// Not healthy: the answer of `raft-node health`, and no failure of its own.
@@ -15,13 +17,13 @@ pub const CONFIGURATION: u8 = 78;
 
 /// Says why, and ends the process at once: nothing after this point may be promised to anybody.
 /// Whoever has turned the log off is told all the same.
-#[expect(clippy::print_stderr, reason = "the last word must be heard")]
 pub fn fatal(code: u8, why: &str) -> ! {
     if tracing::enabled!(tracing::Level::ERROR) {
         error!(exit_code = code, "{why}");
     } else {
-        eprintln!("{why}");
+        log::last_words(why);
     }
+    log::flush();
     std::process::exit(i32::from(code))
 }
 

@@ -10,6 +10,7 @@ mod disks;
 mod elections;
 mod environment;
 mod links;
+mod logs;
 mod membership;
 mod snapshots;
 mod stops;

@@ -61,15 +61,22 @@ impl Member {
 
     /// Starts the process; its output goes to the end of its log.
     pub fn start(&mut self) {
-        assert!(self.child.is_none(), "member {} runs already", self.id);
         let log = File::options().create(true).append(true).open(&self.log).expect("open the log");
-        let child = self
-            .command()
-            .stdout(log.try_clone().expect("share the log"))
-            .stderr(log)
-            .spawn()
-            .expect("start raft-node");
-        self.child = Some(child);
+        let mut command = self.command();
+        command.stdout(log.try_clone().expect("share the log")).stderr(log);
+        self.start_as(command);
+    }
+
+    /// Starts the process with a standard error that is not its log.
+    pub fn start_logging_to(&mut self, stderr: impl Into<Stdio>) {
+        let mut command = self.command();
+        command.stdout(Stdio::null()).stderr(stderr);
+        self.start_as(command);
+    }
+
+    fn start_as(&mut self, mut command: Command) {
+        assert!(self.child.is_none(), "member {} runs already", self.id);
+        self.child = Some(command.spawn().expect("start raft-node"));
     }
 
     /// Whether the process was started and has not been seen to end.
