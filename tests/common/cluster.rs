@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::history::Recorder;
 use super::link::Net;
+use super::member::Site;
 use super::{Client, Member, eventually, within};
 
 /// How the processes are set up.
@@ -20,12 +21,15 @@ pub struct Options {
     pub timing_ms: (u64, u64, u64),
     /// More variables, for every member.
     pub env: Vec<(&'static str, String)>,
+    /// Where members 1, 2, and so on run; on loopback, if there are none.
+    pub sites: Vec<Site>,
 }
 
 impl Default for Options {
     /// Three members with the product's own timing.
     fn default() -> Self {
-        Self { members: 3, links: false, timing_ms: (50, 150, 300), env: Vec::new() }
+        let timing_ms = (50, 150, 300);
+        Self { members: 3, links: false, timing_ms, env: Vec::new(), sites: Vec::new() }
     }
 }
 
@@ -56,12 +60,17 @@ impl Options {
     }
 }
 
+fn site(sites: &[Site], id: u64) -> Site {
+    sites.get(id as usize - 1).cloned().unwrap_or_else(Site::loopback)
+}
+
 /// Member ids count from one.
 pub struct Cluster {
     members: Vec<Member>,
     clients: Vec<Client>,
     net: Option<Net>,
     env: Vec<(String, String)>,
+    sites: Vec<Site>,
     recorder: Recorder,
     // Last: the processes end before their files go.
     root: TempDir,
@@ -100,8 +109,9 @@ impl Cluster {
         env.extend(options.env.clone());
         let env: Vec<(String, String)> =
             env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let mut members: Vec<Member> =
-            (1..=options.members).map(|id| Member::new(id, root.path(), env.clone())).collect();
+        let sites = options.sites;
+        let member = |id| Member::at(site(&sites, id), id, root.path(), env.clone());
+        let mut members: Vec<Member> = (1..=options.members).map(member).collect();
         let real: Vec<(u64, String)> =
             members.iter().map(|member| (member.id, member.peer_addr.clone())).collect();
         let net = if options.links { Some(Net::between(&real).await) } else { None };
@@ -119,14 +129,15 @@ impl Cluster {
             .map(|member| Client::new(member.id, &member.client_addr, &member.peer_addr))
             .map(|client| client.recorded(&recorder))
             .collect();
-        Self { members, clients, net, env, recorder, root }
+        Self { members, clients, net, env, sites, recorder, root }
     }
 
     /// Starts a machine that joins the cluster under `id`, by way of the members `by`, with more
     /// variables of its own.
     pub fn join(&mut self, id: u64, by: &[u64], more: &[(&str, &str)]) {
         let asked: Vec<String> = by.iter().map(|id| self.member(*id).peer_addr.clone()).collect();
-        let mut member = Member::new(id, self.root.path(), self.env.clone());
+        let site = site(&self.sites, id);
+        let mut member = Member::at(site, id, self.root.path(), self.env.clone());
         member.set("RAFT_JOIN", &asked.join(","));
         for (name, value) in more {
             member.set(name, value);

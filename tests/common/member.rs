@@ -10,6 +10,26 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 /// As much of a member's log as a failed test prints.
 const LOG_LINES_SHOWN: usize = 120;
 
+/// Where a member runs and is reached.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// `RAFT_PEER_LISTEN`.
+    pub peer_addr: String,
+    /// `RAFT_CLIENT_LISTEN`.
+    pub client_addr: String,
+    /// The network namespace that the process runs in, by a file that stands for it; this one's,
+    /// if there is none.
+    pub namespace: Option<PathBuf>,
+}
+
+impl Site {
+    /// Free ports on loopback.
+    pub fn loopback() -> Self {
+        let port = || format!("127.0.0.1:{}", super::free_port());
+        Self { peer_addr: port(), client_addr: port(), namespace: None }
+    }
+}
+
 /// A member's process and all that belongs to it.
 pub struct Member {
     /// `RAFT_NODE_ID`.
@@ -21,6 +41,7 @@ pub struct Member {
     /// `RAFT_DATA_DIR`.
     pub data_dir: PathBuf,
     log: PathBuf,
+    namespace: Option<PathBuf>,
     env: Vec<(String, String)>,
     child: Option<Child>,
 }
@@ -28,11 +49,16 @@ pub struct Member {
 impl Member {
     /// A member that is yet to be started, with its files below `root`.
     pub fn new(id: u64, root: &Path, env: Vec<(String, String)>) -> Self {
-        let peer_addr = format!("127.0.0.1:{}", super::free_port());
-        let client_addr = format!("127.0.0.1:{}", super::free_port());
+        Self::at(Site::loopback(), id, root, env)
+    }
+
+    /// The same, at `site`.
+    pub fn at(site: Site, id: u64, root: &Path, env: Vec<(String, String)>) -> Self {
+        let Site { peer_addr, client_addr, namespace } = site;
         let data_dir = root.join(format!("node{id}"));
         let log = root.join(format!("node{id}.log"));
-        let mut member = Self { id, peer_addr, client_addr, data_dir, log, env, child: None };
+        let child = None;
+        let mut member = Self { id, peer_addr, client_addr, data_dir, log, namespace, env, child };
         member.set("RAFT_NODE_ID", &id.to_string());
         member.set("RAFT_PEER_LISTEN", &member.peer_addr.clone());
         member.set("RAFT_CLIENT_LISTEN", &member.client_addr.clone());
@@ -53,7 +79,16 @@ impl Member {
 
     /// The binary under test, with this member's environment and no other.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_raft-node"));
+        let node = env!("CARGO_BIN_EXE_raft-node");
+        let mut command = match &self.namespace {
+            None => Command::new(node),
+            Some(namespace) => {
+                // Becomes the node: the process that is signalled is the same.
+                let mut enter = Command::new("/usr/bin/nsenter");
+                enter.arg(format!("--net={}", namespace.display())).arg(node);
+                enter
+            }
+        };
         command.env_clear().envs(self.env.iter().cloned()).env("RUST_BACKTRACE", "1");
         command.stdin(Stdio::null());
         command
