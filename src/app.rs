@@ -29,6 +29,7 @@ mod origin;
 mod serve;
 mod start;
 mod stop;
+mod unused;
 
 use std::io;
 use std::process::ExitCode;
@@ -38,7 +39,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
-use crate::api::ask;
+use crate::api::{self, ask};
 use crate::config::Config;
 use crate::transport::Disowned;
 
@@ -53,8 +54,23 @@ pub const MESSAGES_MAX: usize = 1024;
 /// Reports of the node's own threads that the driver has not yet taken.
 pub const COMPLETIONS_MAX: usize = 1024;
 
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The version of this program and of the API that it serves, in a line.
+pub fn version() -> String {
+    format!("raft-node {VERSION} (serves the API of etcd {})", api::VERSION)
+}
+
 /// Runs a node until it is told to stop, or has nothing more to do.
 pub fn run(config: &Config) -> ExitCode {
+    info!(
+        version = VERSION,
+        etcd_api = api::VERSION,
+        node_id = config.node_id.get(),
+        name = config.node_name,
+        "starting"
+    );
     // First, since process 1 of a container has no default for signals: one that arrives while
     // the log is being read back must not be lost.
     let mut signals = match Signals::new() {

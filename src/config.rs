@@ -10,11 +10,12 @@
 //! each is read by one function in [`value`]: figment's own environment provider would guess types
 //! (a cluster token of `00123` became a number) and would stop at the first fault.
 //!
-//! Deliberately absent: flags, configuration files, reading any file or resolving any name.
+//! Deliberately absent: flags that configure, configuration files, reading any file or resolving any name.
 
 mod check;
 mod fault;
 mod names;
+mod usage;
 mod value;
 mod variables;
 
@@ -28,15 +29,12 @@ use figment::value::{Dict, Map};
 use figment::{Figment, Metadata, Profile, Provider};
 
 pub use fault::{Fault, Faults};
+pub use usage::{USAGE, help};
 pub use value::LogFormat;
 pub use variables::{VARIABLES, Variable};
 
 /// Every variable begins with this.
 pub const PREFIX: &str = "RAFT_";
-
-/// The two forms of the command line; everything else is in the environment.
-pub const USAGE: &str = "usage: raft-node | raft-node health [service] \
-     (there are no flags: a node is configured by RAFT_* environment variables)";
 
 /// One of the first members of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

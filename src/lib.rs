@@ -42,4 +42,6 @@ pub mod proto;
 
 pub mod proof;
 
+pub mod log_limit;
+
 pub mod app;

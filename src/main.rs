@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use raft_node::app::{self, exit, log};
-use raft_node::config::{Config, USAGE};
+use raft_node::config::{self, Config};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -12,8 +12,15 @@ fn main() -> ExitCode {
         [] => configured(run),
         ["health"] => configured(|config| app::health(config, "ready")),
         ["health", service] => configured(|config| app::health(config, service)),
-        _ => complain(USAGE),
+        ["--version"] => print(&app::version()),
+        ["--help"] => print(&config::help()),
+        _ => complain(config::USAGE),
     }
+}
+
+fn print(answer: &str) -> ExitCode {
+    log::print(&mut std::io::stdout(), answer);
+    ExitCode::from(exit::CLEAN)
 }
 
 fn configured(then: impl FnOnce(&Config) -> ExitCode) -> ExitCode {

@@ -37,6 +37,10 @@ pub struct Versions {
     pub cluster: &'static str,
     /// The version of the stored data.
     pub storage: &'static str,
+    /// The version of this program: not etcd's field, and its clients ignore fields that they do
+    /// not know.
+    #[serde(rename = "raft_node")]
+    pub node: &'static str,
 }
 
 /// What the handlers share.

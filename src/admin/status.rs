@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::node::{Handle, Member};
 
-use super::Admin;
+use super::{Admin, Versions};
 
 /// One member as this one sees it.
 #[derive(Debug, Serialize)]
@@ -30,7 +30,10 @@ struct StatusView {
     node_id: u64,
     /// Hexadecimal, as etcd prints it: JSON readers round numbers of this size.
     cluster_id: String,
+    /// Of the API that is served.
     version: &'static str,
+    /// Of this program.
+    node_version: &'static str,
     role: &'static str,
     term: u64,
     leader: Option<u64>,
@@ -52,11 +55,11 @@ struct StatusView {
 
 pub(super) async fn show(State(admin): State<Admin>) -> Response {
     const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-    let view = view(&admin.handle, admin.versions.server);
+    let view = view(&admin.handle, admin.versions);
     ([(header::CACHE_CONTROL, NO_STORE)], Json(view)).into_response()
 }
 
-fn view(handle: &Handle, version: &'static str) -> StatusView {
+fn view(handle: &Handle, versions: Versions) -> StatusView {
     let status = handle.status();
     let (revision, compact_revision, db_size_bytes) = handle
         .with_store(|store| (store.revision(), store.compacted_revision(), store.size_bytes()));
@@ -73,7 +76,8 @@ fn view(handle: &Handle, version: &'static str) -> StatusView {
         name: status.name.to_string(),
         node_id: status.node_id.get(),
         cluster_id: format!("{:x}", status.cluster_id),
-        version,
+        version: versions.server,
+        node_version: versions.node,
         role: status.role.as_str(),
         term: status.term.0,
         leader: status.leader.map(crate::raft::NodeId::get),

@@ -65,7 +65,7 @@ fn routes(change: impl FnOnce(&mut node::Status)) -> Router {
     }];
     let limits = Limits { request_bytes_max: 1024, quota_bytes: 1 << 20 };
     let handle = Handle::new(requests, statuses, Pulse::new(), machine, members, limits);
-    let versions = Versions { server: "3.6.1", cluster: "3.6.0", storage: "3.6.0" };
+    let versions = Versions { server: "3.6.1", cluster: "3.6.0", storage: "3.6.0", node: "0.9.0" };
     router(handle, versions, || "up 1\n".to_owned())
 }
 
@@ -100,7 +100,10 @@ async fn a_healthy_member_says_so_everywhere() {
                    [+]non_learner ok\n[+]started ok\nok\n";
     assert_eq!(get(&routes, "/readyz?verbose").await, ok(verbose));
     assert_eq!(get(&routes, "/metrics").await, ok("up 1\n"));
-    let version = r#"{"etcdserver":"3.6.1","etcdcluster":"3.6.0","storage":"3.6.0"}"#;
+    let version = concat!(
+        r#"{"etcdserver":"3.6.1","etcdcluster":"3.6.0","storage":"3.6.0","#,
+        r#""raft_node":"0.9.0"}"#
+    );
     assert_eq!(get(&routes, "/version").await, ok(version));
 }
 

@@ -50,7 +50,7 @@ impl Inbox for DriverInbox {
                 return;
             }
             Delivery::Disowned { by, why } => {
-                warn!(%by, ?why, "a peer will not speak with this member again");
+                warn!(peer = by.get(), ?why, "a peer will not speak with this member again");
                 self.disowning.send_replace(Some(why));
                 return;
             }

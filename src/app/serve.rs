@@ -135,6 +135,7 @@ impl Clients {
         let runtime = runtime(clients_runtime())?;
         let incoming = incoming(&runtime, listener)?;
         let versions = admin::Versions {
+            node: super::VERSION,
             server: api::VERSION,
             cluster: api::CLUSTER_VERSION,
             storage: api::STORAGE_VERSION,
@@ -150,7 +151,7 @@ impl Clients {
         info!(
             clients = %config.client_listen,
             peers = %config.peer_listen,
-            node_id = config.node_id,
+            node_id = config.node_id.get(),
             name = config.node_name,
             "serving"
         );

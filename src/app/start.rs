@@ -30,7 +30,7 @@ use crate::transport::Disowned;
 
 use super::origin::Origin;
 use super::serve::{Clients, Consensus, Network, runtime};
-use super::{COMPLETIONS_MAX, MESSAGES_MAX, REQUESTS_MAX, exit};
+use super::{COMPLETIONS_MAX, MESSAGES_MAX, REQUESTS_MAX, exit, unused};
 
 /// The longest that a request waits for its outcome, as in etcd.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
@@ -73,11 +73,11 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The data directory is unusable, or belongs to somebody else.
-    #[error(transparent)]
+    #[error("{}{}", .0, changed(.0))]
     Storage(#[from] storage::Error),
     /// What the log says cannot be followed.
     #[error(transparent)]
-    Recovery(#[from] recovery::Error),
+    Recovery(recovery::Error),
     /// A cluster refuses to take this node in.
     #[error("RAFT_JOIN: {addr} refuses this node: {why}")]
     NotTakenIn {
@@ -94,6 +94,33 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl From<recovery::Error> for StartError {
+    fn from(error: recovery::Error) -> Self {
+        match error {
+            recovery::Error::Storage(error) => Self::Storage(error),
+            other @ (recovery::Error::Snapshot { .. } | recovery::Error::UnknownCommand { .. }) => {
+                Self::Recovery(other)
+            }
+        }
+    }
+}
+
+/// Which variables say otherwise than they did when the directory was formed, if that is the fault.
+fn changed(error: &storage::Error) -> &'static str {
+    let storage::Error::ForeignDirectory { found, expected, .. } = error else {
+        return "";
+    };
+    match (found.node_id == expected.node_id, found.cluster_id == expected.cluster_id) {
+        (false, true) => ": RAFT_NODE_ID is not what it was, or RAFT_DATA_DIR is another member's",
+        (false, false) => ": RAFT_DATA_DIR is the directory of a member of another cluster",
+        (true, _) => {
+            ": the cluster id is made of RAFT_CLUSTER_TOKEN and the ids in RAFT_PEERS, and one of \
+             them is not what it was at the first start (they never change, also when members \
+             come and go; a member that joined keeps RAFT_JOIN)"
+        }
+    }
 }
 
 impl StartError {
@@ -126,6 +153,7 @@ impl Node {
         let recovered = recover(config, origin, &disk)?;
         let instances = Instances::open(&disk, rand::random::<u64>().max(1))?;
         let membership = in_force(&recovered.restored);
+        unused::warn_of(config, &membership);
 
         let metrics = Arc::new(Metrics::new());
         metrics.quota_bytes.set(config.quota_bytes);

@@ -24,6 +24,11 @@ impl Ticker {
         Self { tick, next: Instant::now() + tick, burst_max }
     }
 
+    /// How long a tick lasts.
+    pub fn length(&self) -> Duration {
+        self.tick
+    }
+
     /// When the next tick is due.
     pub fn next(&self) -> Instant {
         self.next

@@ -9,9 +9,9 @@
 //! load from clients cannot starve consensus; ticks come after what peers said, so that a member
 //! that was frozen hears its peers before it judges them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -26,6 +26,7 @@ use super::event::{Effect, Event};
 use super::handle::Ticket;
 use super::persister;
 use super::replica::Replica;
+use super::report::{self, Reporter};
 use super::status::Status;
 
 /// Events of one source taken into one turn. Bounds how long others wait.
@@ -109,12 +110,14 @@ pub struct DriverParts<D: Disk> {
 pub struct Driver<O, D: Disk> {
     parts: DriverParts<D>,
     outbox: O,
+    reporter: Reporter,
 }
 
 impl<O: Outbox, D: Disk> Driver<O, D> {
     /// A loop that sends by `outbox`.
     pub fn new(parts: DriverParts<D>, outbox: O) -> Self {
-        Self { parts, outbox }
+        let reporter = Reporter::new(parts.ticker.length(), Instant::now());
+        Self { parts, outbox, reporter }
     }
 
     /// Turns until every sender of a client request is gone, or the task is dropped.
@@ -143,6 +146,9 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
                 warn!("the log writer has stopped");
             }
             self.perform();
+            if ticks > 0 {
+                self.reporter.tick(self.parts.replica.seen().term, Instant::now());
+            }
             self.parts.pulse.beat();
             self.publish(ticks > 0);
         }
@@ -193,7 +199,7 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
             Effect::ReadReady(tickets) => tickets.into_iter().for_each(barrier_passed),
             Effect::TransferDone(ticket) | Effect::ChangeDone(ticket) => barrier_passed(ticket),
             Effect::Peers(config, peers) => {
-                report_membership(&config);
+                report::membership(&config);
                 self.outbox.set_peers(&config, peers);
             }
             Effect::Removed => {
@@ -212,6 +218,7 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
                 }
                 ticket.fail(why);
             }
+            Effect::Notice(notice) => self.reporter.notice(notice, Instant::now()),
             Effect::Transition(transition) => self.report(transition),
         }
     }
@@ -235,24 +242,15 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
         }
     }
 
-    fn report(&self, now: Transition) {
-        let before = self.parts.status.borrow().clone();
-        if before.role != now.role {
-            info!(
-                term = now.term.0,
-                from = before.role.as_str(),
-                to = now.role.as_str(),
-                "role changed"
-            );
+    fn report(&mut self, now: Transition) {
+        let before = {
+            let status = self.parts.status.borrow();
+            Transition { term: status.term, role: status.role, leader: status.leader }
+        };
+        if now.leader.is_some() && (before.leader, before.term) != (now.leader, now.term) {
+            self.parts.metrics.leader_changes.inc();
         }
-        match now.leader {
-            Some(leader) if before.leader != now.leader || before.term != now.term => {
-                self.parts.metrics.leader_changes.inc();
-                info!(term = now.term.0, %leader, "leader known");
-            }
-            None if before.leader.is_some() => info!(term = now.term.0, "leader lost"),
-            Some(_) | None => {}
-        }
+        self.reporter.transition(before, now, Instant::now());
         // Seen by the next report; the full status follows at the end of the turn.
         self.parts.status.send_modify(|status| {
             let status = Arc::make_mut(status);
@@ -315,17 +313,6 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
             removed: self.parts.status.borrow().removed,
         }
     }
-}
-
-fn report_membership(config: &Configuration) {
-    let list =
-        |ids: &BTreeSet<NodeId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    info!(
-        voters = list(&config.voters),
-        outgoing = list(&config.outgoing),
-        learners = list(&config.learners),
-        "membership"
-    );
 }
 
 fn barrier_passed(ticket: Ticket) {

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::raft::{
-    Change, Configuration, Entry, Index, Message, NodeId, Persist, PersistSeq, SnapshotMeta, Term,
-    Transition,
+    Change, Configuration, Entry, Index, Message, NodeId, Notice, Persist, PersistSeq,
+    SnapshotMeta, Term, Transition,
 };
 
 use super::error::RequestError;
@@ -130,6 +130,8 @@ pub enum Effect<T> {
     },
     /// The request failed.
     Fail(T, RequestError),
+    /// Something happened in an election: for the log.
+    Notice(Notice),
     /// Role, term or leader changed.
     Transition(Transition),
 }

@@ -26,6 +26,7 @@ pub mod persister;
 pub mod reads;
 pub mod recovery;
 pub mod replica;
+mod report;
 pub mod snapshotter;
 pub mod status;
 mod votes;

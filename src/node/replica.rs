@@ -361,7 +361,9 @@ impl<T> Replica<T> {
             snapshots_wanted,
             transition,
             configuration,
+            notices,
         } = ready;
+        self.effects.extend(notices.into_iter().map(Effect::Notice));
         if let Some(config) = configuration {
             self.configuration_changed(config);
         }

@@ -96,12 +96,18 @@ impl<D: Disk> Snapshotter<D> {
             let next = match self.write(job) {
                 Ok(bytes) => {
                     let took_ms = began.elapsed().as_millis() as u64;
-                    info!(last = %meta.last, bytes, took_ms, "snapshot written");
+                    info!(
+                        last_index = meta.last.index.0,
+                        last_term = meta.last.term.0,
+                        bytes,
+                        took_ms,
+                        "snapshot written"
+                    );
                     self.metrics.snapshots_saved.inc();
                     self.persister.send(persister::Job::Release(meta)).is_ok()
                 }
                 Err(error) => {
-                    warn!(last = %meta.last, %error, "snapshot not written");
+                    warn!(last_index = meta.last.index.0, %error, "snapshot not written");
                     self.done.blocking_send(Event::SnapshotFailed).is_ok()
                 }
             };

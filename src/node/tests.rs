@@ -144,7 +144,7 @@ impl World {
                     }
                     Effect::Fail(ticket, why) => self.hear(ticket, Heard::Failed(why)),
                     Effect::Peers(_, peers) => self.reached = Some(peers.into_keys().collect()),
-                    Effect::Transition(_) => {}
+                    Effect::Transition(_) | Effect::Notice(_) => {}
                     Effect::Restore(_) | Effect::SaveSnapshot | Effect::SendSnapshot { .. } => {
                         unreachable!("nothing here is large enough for a snapshot")
                     }

@@ -559,7 +559,8 @@ impl<'a> Words<'a> {
     }
 
     fn outbox(&mut self, out: &Outbox) {
-        let Outbox { messages, reads, refused, snapshots_wanted } = out;
+        // A notice decides nothing.
+        let Outbox { messages, reads, refused, snapshots_wanted, notices: _ } = out;
         self.bag_of(messages.iter(), Self::message);
         self.list_of(reads.iter(), |words, ReadGrant { id, index }| {
             words.request(*id);

@@ -17,6 +17,7 @@ use crate::proof::{self, Mark, Mutant};
 
 use super::message::Body;
 use super::node::{RaftNode, RoleState};
+use super::notice::{Cause, Notice};
 use super::quorum::{self, Tally};
 use super::types::{EntryId, NodeId, Term};
 
@@ -42,17 +43,17 @@ pub(super) struct VoteRequest {
 impl RaftNode {
     /// Lets the election timeout fire now.
     pub fn campaign(&mut self) {
-        self.election_timeout();
+        self.election_timeout(Cause::Requested);
         self.assert_invariants();
     }
 
     /// No leader was heard for too long.
-    pub(super) fn election_timeout(&mut self) {
+    pub(super) fn election_timeout(&mut self, cause: Cause) {
         match &self.role {
             RoleState::Leader(_) => {}
             RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
                 if self.promotable() {
-                    self.start_pre_vote();
+                    self.start_pre_vote(cause);
                 } else {
                     // It may not lead, but it should not believe in a dead leader either.
                     self.become_follower(None);
@@ -72,18 +73,21 @@ impl RaftNode {
             && self.log.applied() >= self.log.base().index
     }
 
-    fn start_pre_vote(&mut self) {
+    fn start_pre_vote(&mut self, cause: Cause) {
         let mut candidacy = self.candidacy(BTreeMap::from([(self.config.id, true)]));
         // A question costs nothing: if it or the answers get lost, ask again soon.
         candidacy.timeout_ticks = self.draw_retry();
         self.enter(RoleState::PreCandidate(candidacy));
+        self.out.note(Notice::PreVoteStarted { term: self.term.next(), cause });
         self.ask_for_votes(self.term.next(), true, false);
         self.count_votes();
     }
 
     /// Campaigns for real, in a new term (§5.2).
     pub(super) fn start_election(&mut self, transfer: bool) {
+        let granted = self.answered(true);
         self.raise_term(self.term.next());
+        self.out.note(Notice::CampaignStarted { term: self.term, transfer, granted });
         self.vote = Some(self.config.id);
         let candidacy = self.candidacy(BTreeMap::new());
         self.enter(RoleState::Candidate(candidacy));
@@ -159,7 +163,9 @@ impl RaftNode {
                 request.term == self.term
                     && (self.vote == Some(candidate) || (free && self.heeds(request)))
             };
-        let body = Body::Vote { granted, pre_vote: request.pre_vote };
+        let (term, pre_vote) = (request.term, request.pre_vote);
+        self.out.note(Notice::VoteAnswered { candidate, term, pre_vote, granted });
+        let body = Body::Vote { granted, pre_vote };
         if !granted {
             self.send(candidate, body);
             return;
@@ -239,6 +245,7 @@ impl RaftNode {
             {
                 candidacy.votes.entry(from).or_insert(granted);
             }
+            self.out.note(Notice::VoteReceived { from, pre_vote, granted });
             if !granted {
                 self.doubt();
             }
@@ -270,7 +277,11 @@ impl RaftNode {
         match quorum::tally(config, votes) {
             Tally::Won if pre_vote => self.start_election(false),
             // Nothing of this term may be done before the term is durable.
-            Tally::Won if self.disk.hard_state_durable() => self.become_leader(),
+            Tally::Won if self.disk.hard_state_durable() => {
+                let (granted, refused) = (self.answered(true), self.answered(false));
+                self.out.note(Notice::Elected { term: self.term, granted, refused });
+                self.become_leader();
+            }
             Tally::Won | Tally::Open => {}
             Tally::Lost => self.lose(pre_vote),
         }
@@ -288,6 +299,8 @@ impl RaftNode {
 
     /// Refused by a quorum.
     fn lose(&mut self, pre_vote: bool) {
+        let refused = self.answered(false);
+        self.out.note(Notice::Refused { pre_vote, refused });
         self.stand_back();
         if let RoleState::Follower(follower) = &mut self.role
             && !pre_vote

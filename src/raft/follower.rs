@@ -8,6 +8,7 @@ use crate::proof::{self, Mark, Mutant};
 
 use super::message::{Body, Refusal};
 use super::node::{RaftNode, RoleState};
+use super::notice::Cause;
 use super::read_index::ForwardedReads;
 use super::types::{Entry, EntryId, Index, NodeId};
 
@@ -223,13 +224,18 @@ impl RaftNode {
         let lost_reads = follower.reads.tick(read_ticks_max);
         follower.elapsed_ticks += 1;
         let mut due = follower.elapsed_ticks >= follower.timeout_ticks;
+        let cause = match (due, follower.link_lost) {
+            (true, _) => Cause::ElectionTimeout,
+            (false, true) => Cause::ConnectionLost,
+            (false, false) => Cause::NotElected,
+        };
         if let Some(ticks) = &mut follower.campaign_in_ticks {
             *ticks = ticks.saturating_sub(1);
             due |= *ticks == 0;
         }
         self.refuse_reads(lost_reads, Refusal::NotLeader);
         if due {
-            self.election_timeout();
+            self.election_timeout(cause);
         }
     }
 }

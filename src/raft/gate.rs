@@ -13,6 +13,7 @@ use super::change::{ADDRESS_BYTES_MAX, CHANGES_MAX, Change};
 use super::election::VoteRequest;
 use super::message::{Body, Message, Refusal};
 use super::node::{RaftNode, RoleState};
+use super::notice::Notice;
 use super::types::{Entry, EntryId, Index, NodeId, Payload, Proposal, SnapshotMeta, Term};
 
 /// No honest cluster gets near it: at a million elections a second, in 100 000 years.
@@ -127,6 +128,7 @@ impl RaftNode {
         let leads = matches!(self.role, RoleState::Leader(_));
         if follow && !(leads && proof::mutant(Mutant::FutureIgnored)) {
             self.raise_term(message.term);
+            self.out.note(Notice::HigherTerm { from: message.from, term: message.term });
             self.become_follower(None);
         }
         true

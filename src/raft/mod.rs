@@ -87,6 +87,7 @@ pub mod message;
 
 pub mod config;
 mod node;
+pub mod notice;
 pub mod ready;
 pub mod status;
 
@@ -121,6 +122,7 @@ pub use change::{ADDRESS_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError, MEMBE
 pub use config::{Config, Restored};
 pub use message::{Body, Message, Refusal};
 pub use node::RaftNode;
+pub use notice::{Cause, Notice};
 pub use ready::{Persist, ReadGrant, Ready, Role, Transition};
 pub use snapshot::LogRoom;
 pub use status::{PeerState, PeerStatus, Status};

@@ -17,6 +17,7 @@ use super::follower::Follower;
 use super::log::Log;
 use super::membership::Membership;
 use super::message::{Body, Message, Refusal};
+use super::notice::{Cause, Notice};
 use super::proposal::Forwards;
 use super::ready::{Persist, ReadGrant, Ready, Role, Transition};
 use super::replication::Leader;
@@ -92,6 +93,8 @@ pub struct Outbox {
     pub(super) reads: Vec<ReadGrant>,
     pub(super) refused: Vec<(RequestId, Refusal)>,
     pub(super) snapshots_wanted: Vec<NodeId>,
+    /// For logs; bounded by [`NOTICES_MAX`](super::notice::NOTICES_MAX).
+    pub(super) notices: Vec<Notice>,
 }
 
 impl RaftNode {
@@ -134,7 +137,7 @@ impl RaftNode {
             RoleState::PreCandidate(candidacy) | RoleState::Candidate(candidacy) => {
                 candidacy.elapsed_ticks += 1;
                 if candidacy.elapsed_ticks >= candidacy.timeout_ticks {
-                    self.election_timeout();
+                    self.election_timeout(Cause::NotElected);
                 }
             }
             RoleState::Leader(_) => self.tick_leader(),
@@ -189,6 +192,7 @@ impl RaftNode {
         ready.reads = std::mem::take(&mut self.out.reads);
         ready.refused = std::mem::take(&mut self.out.refused);
         ready.snapshots_wanted = std::mem::take(&mut self.out.snapshots_wanted);
+        ready.notices = std::mem::take(&mut self.out.notices);
         ready.configuration = self.membership.take_news();
         let now = Transition { term: self.term, role: self.role(), leader: self.leader() };
         if now != self.reported {

@@ -12,6 +12,7 @@
 //! Steps overlap freely: the leader's messages leave while its own disk writes (thesis §10.2.1).
 
 use super::message::{Message, Refusal};
+use super::notice::Notice;
 use super::types::{
     Configuration, Entry, HardState, Index, NodeId, PersistSeq, RequestId, SnapshotMeta, Term,
 };
@@ -35,6 +36,8 @@ pub struct Ready {
     pub transition: Option<Transition>,
     /// The membership in force is another than before: whom to reach, and where.
     pub configuration: Option<Configuration>,
+    /// What happened in elections, for logs, in order.
+    pub notices: Vec<Notice>,
 }
 
 impl Ready {
@@ -48,6 +51,7 @@ impl Ready {
             && self.snapshots_wanted.is_empty()
             && self.transition.is_none()
             && self.configuration.is_none()
+            && self.notices.is_empty()
     }
 }
 

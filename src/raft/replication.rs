@@ -103,6 +103,7 @@ impl RaftNode {
         // CheckQuorum: a leader that cannot be heard must not keep others from finding a new one.
         if self.quorum_silent_ticks().is_none_or(|ticks| ticks >= silent_max) {
             proof::mark(Mark::QuorumLost);
+            self.note_quorum_lost(silent_max);
             self.become_follower(None);
             return;
         }

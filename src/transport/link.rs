@@ -13,6 +13,7 @@ use tracing::error;
 
 use super::codec::{self, Lane};
 use super::frame::{self, Call, Frame};
+use super::log::Log;
 use super::queue::{Dropped, Slot};
 use super::{Config, Counts};
 use crate::proto::raft as wire;
@@ -34,6 +35,8 @@ pub struct Hub {
     pub config: Config,
     /// What happened.
     pub counters: Counters,
+    /// How often it is logged.
+    pub log: Log,
     /// One snapshot is received at a time.
     pub receiving: Semaphore,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
@@ -47,6 +50,7 @@ impl Hub {
         Self {
             config,
             counters: Counters::default(),
+            log: Log::new(),
             receiving: Semaphore::new(1),
             peers: RwLock::default(),
             removed: RwLock::default(),
@@ -113,7 +117,12 @@ impl Hub {
         let size = frame::size_bytes(&message);
         let counters = &self.counters;
         if size > self.config.frame_bytes_max {
-            error!(%to, size, max = self.config.frame_bytes_max, "message too large to send");
+            error!(
+                peer = to.get(),
+                size,
+                max = self.config.frame_bytes_max,
+                "message too large to send"
+            );
             counters.oversized.add();
             return;
         }

@@ -44,6 +44,7 @@ mod dial;
 mod frame;
 mod instance;
 mod link;
+mod log;
 mod peer;
 mod queue;
 mod server;
@@ -349,7 +350,7 @@ impl Transport {
                 let Some(addr) = peer.addr() else { return true };
                 let stays = wanted.iter().any(|(w, wanted)| w == id && wanted == addr);
                 if !stays {
-                    info!(peer = %id, addr, "peer removed");
+                    info!(peer = id.get(), addr, "peer removed");
                     peer.close();
                 }
                 stays

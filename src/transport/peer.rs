@@ -16,13 +16,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use super::codec::{Error, Gate, Lane};
 use super::dial::{self, Backoff};
 use super::frame::{self, Call};
 use super::link::{Hub, Inputs, Peer};
+use super::log::{CLUSTER_HINT, Line};
 use super::{Delivery, Inbox, Snapshots, Work, instance, snapshot};
 use crate::proto::raft as wire;
 use crate::proto::raft::raft_client::RaftClient;
@@ -122,7 +123,10 @@ impl<I: Inbox> Sessions<I> {
             Ok(control) => {
                 let began = Instant::now();
                 self.peer.set_connected(true);
-                info!(peer = %self.peer.id, addr = self.peer.addr(), "peer connected");
+                let (id, log) = (self.peer.id, &self.hub.log);
+                if log.admits(id, Line::Connected) {
+                    info!(peer = id.get(), addr = self.peer.addr(), "peer connected");
+                }
                 let why = tokio::select! {
                     why = self.read(control.beat_replies, |gate, frame| gate.append_reply(&frame))
                         => why,
@@ -130,7 +134,9 @@ impl<I: Inbox> Sessions<I> {
                     never = self.make_calls(&control.client, calls, waiting) => match never {},
                 };
                 self.peer.set_connected(false);
-                warn!(peer = %self.peer.id, why, "peer connection broke");
+                if log.admits(id, Line::Broke) {
+                    warn!(peer = id.get(), why, "peer connection broke");
+                }
                 End::Broke { why, lived: began.elapsed() }
             }
             Err(why) => End::NotReached(why),
@@ -175,6 +181,10 @@ impl<I: Inbox> Sessions<I> {
             Ok(Err(status)) => {
                 if let Some(why) = instance::disowned(&status) {
                     self.inbox.deliver(Delivery::Disowned { by: self.peer.id, why }).await;
+                } else if status.code() == Code::PermissionDenied
+                    && status.message().contains("cluster")
+                {
+                    return Err(format!("{}; {CLUSTER_HINT}", explain(&status)));
                 }
                 Err(explain(&status))
             }
@@ -347,7 +357,7 @@ async fn make_call(
     match tokio::time::timeout(patience, answer).await {
         Ok(Ok(message)) => message,
         Ok(Err(status)) => {
-            debug!(peer = %gate.peer, why = explain(&status), "call failed");
+            debug!(peer = gate.peer.get(), why = explain(&status), "call failed");
             None
         }
         Err(_) => None,
@@ -396,14 +406,17 @@ impl<'a> Pauses<'a> {
         match end {
             End::NotReached(why) => {
                 self.hub.counters.dials_failed.add();
-                if self.lane == Lane::Control && self.said.as_ref() != Some(&why) {
-                    let (peer, addr) = (self.peer.id, self.peer.addr());
-                    info!(%peer, addr, why, "peer not reached; trying on");
+                if self.lane == Lane::Control
+                    && self.said.as_ref() != Some(&why)
+                    && self.hub.log.admits(self.peer.id, Line::NotReached)
+                {
+                    let (peer, addr) = (self.peer.id.get(), self.peer.addr());
+                    info!(peer, addr, why, "peer not reached; trying on");
                     self.said = Some(why);
                 }
             }
             End::Broke { why, lived } => {
-                debug!(peer = %self.peer.id, lane = ?self.lane, why, "connection broke");
+                debug!(peer = self.peer.id.get(), lane = ?self.lane, why, "connection broke");
                 self.said = None;
                 self.backoff.after(lived);
             }

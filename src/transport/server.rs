@@ -5,6 +5,7 @@
 //! stream's end, whichever way it comes, drops everything it held.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 
 use super::codec::{self, Gate, Lane};
 use super::link::{Hub, Peer};
+use super::log::Line;
 use super::queue::Frames;
 use super::{Delivery, Inbox, Snapshots, instance, snapshot};
 use crate::proto::raft as wire;
@@ -41,16 +43,17 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
     /// The member that a first frame comes from, on a call with this metadata.
     fn caller(
         &self,
+        sender: Sender,
         metadata: &MetadataMap,
         route: Option<&wire::Route>,
     ) -> Result<(Arc<Peer>, Gate), Status> {
         if self.hub.is_closed() {
             return Err(Status::unavailable("stopping"));
         }
-        let peer = self.hub.caller(route).map_err(|error| refused(&self.hub, error))?;
+        let peer = self.hub.caller(route).map_err(|error| refused(&self.hub, sender, error))?;
         let (from, me) = (peer.id, self.hub.config.me);
         if instance::told(metadata).is_some_and(|told| !self.inbox.meets(from, told)) {
-            return Err(refused(&self.hub, codec::Error::OtherInstance { from, me }));
+            return Err(refused(&self.hub, sender, codec::Error::OtherInstance { from, me }));
         }
         let gate = Gate { cluster: self.hub.config.cluster, me, peer: from };
         Ok((peer, gate))
@@ -71,6 +74,7 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
         guard: Guard,
     ) -> Response<Replies<T>> {
         let reader = Reader {
+            sender: guard.sender,
             hub: Arc::clone(&self.hub),
             peer: Arc::clone(&guard.peer),
             inbox: self.inbox.clone(),
@@ -91,9 +95,11 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         &self,
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteReply>, Status> {
+        let sender = request.remote_addr();
         let (metadata, _, frame) = request.into_parts();
-        let (peer, gate) = self.caller(&metadata, frame.route.as_ref())?;
-        let message = gate.vote_request(&frame).map_err(|error| refused(&self.hub, error))?;
+        let (peer, gate) = self.caller(sender, &metadata, frame.route.as_ref())?;
+        let message =
+            gate.vote_request(&frame).map_err(|error| refused(&self.hub, sender, error))?;
         let reply = peer.owe_vote(message.term, frame.pre_vote);
         self.deliver(message).await;
         match tokio::time::timeout(self.hub.config.vote_timeout, reply).await {
@@ -106,21 +112,22 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         &self,
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::AppendEntriesStream>, Status> {
+        let sender = request.remote_addr();
         let (metadata, _, mut inbound) = request.into_parts();
         let hello = first(&mut inbound).await?;
-        let (peer, gate) = self.caller(&metadata, hello.route.as_ref())?;
-        let lane = codec::append_lane(&hello).map_err(|error| refused(&self.hub, error))?;
+        let (peer, gate) = self.caller(sender, &metadata, hello.route.as_ref())?;
+        let lane = codec::append_lane(&hello).map_err(|error| refused(&self.hub, sender, error))?;
         let (frames, guard) = match lane {
             Lane::Control => {
                 if let Some(introduction) = codec::introduction(&hello) {
                     let from = peer.id;
                     self.inbox.deliver(Delivery::Introduced { from, introduction }).await;
                 }
-                self.open_control(&peer)
+                self.open_control(sender, &peer)
             }
             Lane::Bulk => {
                 let (generation, frames) = peer.append_replies.open(self.hub.config.bulk);
-                (frames, Guard { peer, stream: Inbound::Appends, generation })
+                (frames, Guard { sender, peer, stream: Inbound::Appends, generation })
             }
         };
         Ok(self.replies(inbound, Gate::append_request, gate, frames, guard))
@@ -130,13 +137,16 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         &self,
         request: Request<Streaming<wire::SnapshotFrame>>,
     ) -> Result<Response<wire::SnapshotReceipt>, Status> {
+        let sender = request.remote_addr();
         let (metadata, _, mut inbound) = request.into_parts();
         let header = first(&mut inbound).await?;
-        let (peer, gate) = self.caller(&metadata, header.route.as_ref())?;
+        let (peer, gate) = self.caller(sender, &metadata, header.route.as_ref())?;
         let incoming = snapshot::Incoming { hub: &self.hub, peer: &peer, gate };
         let received = incoming.receive(&self.snapshots, header, inbound).await;
         let message = received.inspect_err(|status| {
-            warn!(from = %peer.id, why = status.message(), "snapshot not received");
+            if self.hub.log.admits(peer.id, Line::SnapshotNotReceived) {
+                warn!(peer = peer.id.get(), why = status.message(), "snapshot not received");
+            }
         })?;
         self.deliver(message).await;
         Ok(Response::new(wire::SnapshotReceipt {}))
@@ -146,9 +156,11 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         &self,
         request: Request<wire::TimeoutNowRequest>,
     ) -> Result<Response<wire::TimeoutNowReply>, Status> {
+        let sender = request.remote_addr();
         let (metadata, _, frame) = request.into_parts();
-        let (_, gate) = self.caller(&metadata, frame.route.as_ref())?;
-        let message = gate.timeout_now(&frame).map_err(|error| refused(&self.hub, error))?;
+        let (_, gate) = self.caller(sender, &metadata, frame.route.as_ref())?;
+        let message =
+            gate.timeout_now(&frame).map_err(|error| refused(&self.hub, sender, error))?;
         self.deliver(message).await;
         Ok(Response::new(wire::TimeoutNowReply {}))
     }
@@ -157,19 +169,20 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         &self,
         request: Request<Streaming<wire::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
+        let sender = request.remote_addr();
         let (metadata, _, mut inbound) = request.into_parts();
         let hello = first(&mut inbound).await?;
-        let (peer, gate) = self.caller(&metadata, hello.route.as_ref())?;
-        codec::forward_lane(&hello).map_err(|error| refused(&self.hub, error))?;
+        let (peer, gate) = self.caller(sender, &metadata, hello.route.as_ref())?;
+        codec::forward_lane(&hello).map_err(|error| refused(&self.hub, sender, error))?;
         let (generation, frames) = peer.forward_replies.open(self.hub.config.bulk);
-        let guard = Guard { peer, stream: Inbound::Forwards, generation };
+        let guard = Guard { sender, peer, stream: Inbound::Forwards, generation };
         Ok(self.replies(inbound, Gate::forward_request, gate, frames, guard))
     }
 }
 
 impl<I: Inbox, S: Snapshots> Service<I, S> {
     /// A peer's control stream: the sign that it lives.
-    fn open_control(&self, peer: &Arc<Peer>) -> (Frames<wire::AppendReply>, Guard) {
+    fn open_control(&self, sender: Sender, peer: &Arc<Peer>) -> (Frames<wire::AppendReply>, Guard) {
         if peer.beat_replies.is_open() {
             // It dialled anew, so the connection before broke, unnoticed here.
             peer.broken();
@@ -180,8 +193,11 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
             peer.redial(Lane::Control).notify_one();
             peer.redial(Lane::Bulk).notify_one();
         }
-        info!(peer = %peer.id, "peer connected to us");
-        (frames, Guard { peer: Arc::clone(peer), stream: Inbound::Beats, generation })
+        if self.hub.log.admits(peer.id, Line::ConnectedToUs) {
+            let sender = sender.map(|sender| sender.to_string());
+            info!(peer = peer.id.get(), sender, "peer connected to us");
+        }
+        (frames, Guard { sender, peer: Arc::clone(peer), stream: Inbound::Beats, generation })
     }
 }
 
@@ -193,14 +209,18 @@ async fn first<F>(inbound: &mut Streaming<F>) -> Result<F, Status> {
     }
 }
 
-fn refused(hub: &Hub, error: codec::Error) -> Status {
+/// Where a call comes from, as far as the socket knows.
+type Sender = Option<SocketAddr>;
+
+fn refused(hub: &Hub, sender: Sender, error: codec::Error) -> Status {
     hub.counters.refused.add();
-    warn!(%error, "frame refused");
+    hub.log.refused(sender, &error);
     error.into()
 }
 
 /// Reads one stream into the inbox.
 struct Reader<I> {
+    sender: Sender,
     hub: Arc<Hub>,
     peer: Arc<Peer>,
     inbox: I,
@@ -216,9 +236,10 @@ impl<I: Inbox> Reader<I> {
         while let Some(frame) = inbound.message().await? {
             if self.peer.is_removed() {
                 let gone = codec::Error::NotMember { from: self.peer.id, me: self.gate.me };
-                return Err(refused(&self.hub, gone));
+                return Err(refused(&self.hub, self.sender, gone));
             }
-            let message = check(&self.gate, frame).map_err(|error| refused(&self.hub, error))?;
+            let message =
+                check(&self.gate, frame).map_err(|error| refused(&self.hub, self.sender, error))?;
             self.hub.counters.received.add();
             self.inbox.deliver(Delivery::Message(message)).await;
         }
@@ -262,6 +283,7 @@ enum Inbound {
 
 /// Ends the way back when the stream it goes by ends, however that comes about.
 struct Guard {
+    sender: Sender,
     peer: Arc<Peer>,
     stream: Inbound,
     generation: u64,

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::codec::{self, Error, Gate};
 use super::frame::snapshot_header;
 use super::link::{Hub, Peer};
+use super::log::Line;
 use super::peer::explain;
 use super::{Config, Delivery, Inbox, SnapshotSink, SnapshotSource, Snapshots, dial, instance};
 use crate::proto::raft as wire;
@@ -51,11 +52,13 @@ pub async fn lane<I: Inbox, S: Snapshots>(
         match &sent {
             Ok(bytes) => {
                 hub.counters.snapshots_sent.add();
-                info!(%to, last = %upto, bytes, took_ms, "snapshot sent");
+                info!(peer = to.get(), last_index = upto.0, bytes, took_ms, "snapshot sent");
             }
             Err(why) => {
                 hub.counters.snapshots_failed.add();
-                warn!(%to, last = %upto, took_ms, why, "snapshot not sent");
+                if hub.log.admits(to, Line::SnapshotNotSent) {
+                    warn!(peer = to.get(), last_index = upto.0, took_ms, why, "snapshot not sent");
+                }
             }
         }
         // Asked for again meanwhile: one outcome serves both, but for a leader of a later term.
@@ -73,7 +76,10 @@ impl Outgoing<'_> {
     async fn send<S: Snapshots>(&self, snapshots: &S, term: Term) -> (Index, Result<u64, String>) {
         match snapshots.newest().await {
             Ok(Some((meta, source))) => {
-                info!(to = %self.peer.id, last = %meta.last, "sending a snapshot");
+                if self.hub.log.admits(self.peer.id, Line::SnapshotBegun) {
+                    let (peer, last_index) = (self.peer.id.get(), meta.last.index.0);
+                    info!(peer, last_index, "sending a snapshot");
+                }
                 let header = snapshot_header(term, &meta);
                 (meta.last.index, self.stream(header, source).await)
             }
@@ -187,7 +193,13 @@ impl Incoming<'_> {
         sink.finish().await.map_err(|error| not_stored(&error))?;
         self.hub.counters.snapshots_received.add();
         let took_ms = began.elapsed().as_millis() as u64;
-        info!(from = %self.peer.id, last = %meta.last, bytes, took_ms, "snapshot received");
+        info!(
+            peer = self.peer.id.get(),
+            last_index = meta.last.index.0,
+            bytes,
+            took_ms,
+            "snapshot received"
+        );
         Ok(self.gate.installed(term, meta))
     }
 

@@ -20,6 +20,13 @@ async fn pages_of_a_healthy_member() {
     let version: serde_json::Value = serde_json::from_str(&version.body).expect("JSON");
     let number = version["etcdserver"].as_str().expect("a version");
     assert!(number.starts_with("3.6."), "{version}");
+    assert_eq!(version["raft_node"], env!("CARGO_PKG_VERSION"), "{version}");
+    let status = get(&addr, "/status").await;
+    let status: serde_json::Value = serde_json::from_str(&status.body).expect("JSON");
+    assert_eq!(status["node_version"], env!("CARGO_PKG_VERSION"), "{status}");
+    let log = cluster.member(1).log();
+    let told = format!("starting version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(log.contains(&told), "{log}");
     let metrics = get(&addr, "/metrics").await;
     assert_eq!(metrics.status, 200);
     assert!(metrics.body.contains("etcd_server_has_leader 1"), "{}", metrics.body);

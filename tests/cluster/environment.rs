@@ -92,12 +92,34 @@ async fn a_log_for_machines_is_json_throughout() {
 }
 
 #[tokio::test]
-async fn there_are_no_flags() {
+async fn no_flag_configures_a_node() {
     let mut cluster = lone().await;
-    for arguments in [&["--help"][..], &["start"], &["health", "ready", "leader"]] {
+    let wrong: [&[&str]; 4] =
+        [&["--config"], &["start"], &["--version", "--help"], &["health", "ready", "leader"]];
+    for arguments in wrong {
         let output = refused(cluster.member(1), arguments);
         assert_eq!(output.status.code(), Some(CONFIGURATION), "{arguments:?}: {output:?}");
         assert!(told(&output).contains("raft-node health [service]"), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn version_and_help_need_no_environment() {
+    let mut cluster = lone().await;
+    // What is wrong with the environment does not matter to whom asks what this program is.
+    cluster.member(1).set("RAFT_NODEID", "1");
+    let asked = |member: &Member, flag: &str| {
+        let output = refused(member, &[flag]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let version = asked(cluster.member(1), "--version");
+    assert!(version.starts_with(concat!("raft-node ", env!("CARGO_PKG_VERSION"))), "{version}");
+    assert_eq!(version.lines().count(), 1, "{version}");
+    let help = asked(cluster.member(1), "--help");
+    for word in ["RAFT_PEERS", "RAFT_CLUSTER_TOKEN", "health [service]", "78"] {
+        assert!(help.contains(word), "{word} in {help}");
     }
 }
 

@@ -12,5 +12,6 @@ mod environment;
 mod links;
 mod logs;
 mod membership;
+mod reports;
 mod snapshots;
 mod stops;

@@ -251,6 +251,7 @@ impl Reaction {
                 snapshots_wanted,
                 transition,
                 configuration: _,
+                notices: _,
             } = ready;
             for message in messages {
                 promises::of_a_message(&server.durable, &message)?;

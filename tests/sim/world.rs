@@ -498,6 +498,7 @@ impl World {
                 self.settle(at, ticket);
             }
             Effect::Fail(ticket, why) => self.failed(at, ticket, why),
+            Effect::Notice(_) => {}
             Effect::Transition(transition) => {
                 let replica = &self.members[at].process.as_ref().expect("it acts").replica;
                 self.checker.transition(at, transition, replica);

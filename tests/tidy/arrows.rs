@@ -44,7 +44,7 @@ const WIRING: [&str; 3] = ["main", "lib", "app"];
 /// What every room may name: marks and mutants, which are nothing in a production build.
 const INSTRUMENTS: &str = "proof";
 
-const ARROWS: [Arrows; 11] = [
+const ARROWS: [Arrows; 12] = [
     Arrows {
         from: "api",
         to: &[
@@ -59,10 +59,19 @@ const ARROWS: [Arrows; 11] = [
         from: "admin",
         to: &[("node", NODE_DOOR), ("raft", RAFT_TYPES), ("kv", Room), ("metrics", Room)],
     },
-    Arrows { from: "transport", to: &[("raft", RAFT_NOUNS), ("proto", Room), ("metrics", Room)] },
+    Arrows {
+        from: "transport",
+        to: &[("raft", RAFT_NOUNS), ("proto", Room), ("metrics", Room), ("log_limit", Room)],
+    },
     Arrows {
         from: "node",
-        to: &[("raft", Room), ("kv", Room), ("storage", Room), ("metrics", Room)],
+        to: &[
+            ("raft", Room),
+            ("kv", Room),
+            ("storage", Room),
+            ("metrics", Room),
+            ("log_limit", Room),
+        ],
     },
     Arrows { from: "storage", to: &[("raft", RAFT_TYPES)] },
     Arrows { from: "raft", to: &[] },
@@ -71,6 +80,7 @@ const ARROWS: [Arrows; 11] = [
     Arrows { from: "metrics", to: &[] },
     Arrows { from: "proto", to: &[] },
     Arrows { from: "proof", to: &[] },
+    Arrows { from: "log_limit", to: &[] },
 ];
 
 /// The room that a source file is in. The binaries beside the node are crates of their own.

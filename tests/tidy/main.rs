@@ -15,6 +15,7 @@ mod paths;
 mod spawns;
 mod tree;
 mod variables;
+mod versions;
 mod words;
 
 use tree::{File, Finding, Tree};
@@ -87,6 +88,12 @@ fn links_of_the_docs_resolve() {
 fn variables_are_the_documented_ones() {
     let tree = Tree::read();
     report("RAFT_* variables", &variables::check(&tree));
+}
+
+#[test]
+fn versions_are_the_manifests() {
+    let tree = Tree::read();
+    report("versions stated outside Cargo.toml", &versions::check(&tree));
 }
 
 #[test]

@@ -377,6 +377,7 @@ impl Script {
             snapshots_wanted,
             transition,
             configuration,
+            notices: _,
         } = ready;
         let id = self.members[at].config.id;
         if let Some(now) = transition {
