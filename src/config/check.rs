@@ -119,14 +119,24 @@ fn members(
     let replaces = reader.get("RAFT_REPLACES", value::node_id);
     let peer_advertise = reader.get("RAFT_PEER_ADVERTISE", value::advertise);
     let client_advertise = reader.get("RAFT_CLIENT_ADVERTISE", value::advertise);
-    joining(reader, addresses);
     let id = identity?.id;
+    let own_entry = peers.iter().flatten().find(|peer| peer.id == id).cloned();
+    let joins = reader.is_set("RAFT_JOIN") && own_entry.is_none();
+    if reader.is_set("RAFT_JOIN") && !reader.is_set("RAFT_NODE_ID") {
+        reader.fault("RAFT_NODE_ID", "an id that no member of the cluster to join ever had");
+    }
+    if joins {
+        joining(reader, addresses);
+    } else if reader.is_set("RAFT_REPLACES") {
+        let expected = "it together with RAFT_JOIN, and on a machine that is no first member";
+        reader.fault("RAFT_REPLACES", expected);
+    }
     if replaces == Some(id) {
         reader.fault("RAFT_REPLACES", "another member than RAFT_NODE_ID: ids are never reused");
     }
-    let own_entry = peers.iter().flatten().find(|peer| peer.id == id).cloned();
-    if peers.is_some() && own_entry.is_none() && !reader.is_set("RAFT_JOIN") {
-        reader.fault("RAFT_PEERS", format!("an entry for this node, RAFT_NODE_ID={id}"));
+    if peers.is_some() && own_entry.is_none() && !joins {
+        let expected = format!("an entry for this node, RAFT_NODE_ID={id}, or RAFT_JOIN beside it");
+        reader.fault("RAFT_PEERS", expected);
     }
     let addresses = addresses?;
     let peer_advertise = peer_advertise
@@ -134,29 +144,16 @@ fn members(
         .unwrap_or_else(|| reachable(addresses.peer_listen).to_string());
     let client_advertise = client_advertise
         .unwrap_or_else(|| client_address(addresses.client_listen, &peer_advertise));
-    let peers = match (peers, &join) {
-        (Some(peers), _) => peers,
-        (None, Some(_)) => Vec::new(),
-        (None, None) => vec![Peer { id, addr: peer_advertise.clone() }],
+    let (peers, join) = match (peers, join) {
+        (_, Some(join)) if joins => (Vec::new(), join),
+        (Some(peers), _) => (peers, Vec::new()),
+        (None, _) => (vec![Peer { id, addr: peer_advertise.clone() }], Vec::new()),
     };
-    let join = join.unwrap_or_default();
     Some(Members { peers, join, replaces, peer_advertise, client_advertise })
 }
 
-/// What a node that joins must say, and must not.
+/// What a node that joins must say.
 fn joining(reader: &mut Reader, addresses: Option<&Addresses>) {
-    if !reader.is_set("RAFT_JOIN") {
-        if reader.is_set("RAFT_REPLACES") {
-            reader.fault("RAFT_REPLACES", "it together with RAFT_JOIN: a machine that joins");
-        }
-        return;
-    }
-    if reader.is_set("RAFT_PEERS") {
-        reader.fault("RAFT_PEERS", "it unset beside RAFT_JOIN: the cluster knows its members");
-    }
-    if !reader.is_set("RAFT_NODE_ID") {
-        reader.fault("RAFT_NODE_ID", "an id that no member of the cluster to join ever had");
-    }
     let everywhere = addresses.is_some_and(|addresses| addresses.peer_listen.ip().is_unspecified());
     if everywhere && !reader.is_set("RAFT_PEER_ADVERTISE") {
         let expected = "host:port by which the members of the cluster to join reach this one";

@@ -173,24 +173,39 @@ fn members_that_do_not_add_up() {
     let many: Vec<String> = (1..=16).map(|id| format!("{id}=node{id}:5001")).collect();
     fault(&[("RAFT_PEERS", &many.join(","))], "RAFT_PEERS");
     let line = fault(&[("RAFT_NODE_ID", "4"), THREE], "RAFT_PEERS");
-    assert!(line.ends_with("expected an entry for this node, RAFT_NODE_ID=4"), "{line}");
+    assert!(
+        line.contains("expected an entry for this node, RAFT_NODE_ID=4, or RAFT_JOIN"),
+        "{line}"
+    );
     config(&[("RAFT_PEERS", "1=a:1,2=b:1")]);
 }
 
 #[test]
-fn whoever_joins_says_who_it_is_and_nothing_of_the_members() {
+fn whoever_joins_says_who_it_is() {
     const JOIN: (&str, &str) = ("RAFT_JOIN", "node1:5001, node2:5001");
     const ID: (&str, &str) = ("RAFT_NODE_ID", "4");
     let joins = config(&[JOIN, ID, ("RAFT_REPLACES", "1")]);
     assert_eq!(joins.join, ["node1:5001", "node2:5001"]);
     assert_eq!((joins.peers.len(), joins.replaces.map(NonZeroU64::get)), (0, Some(1)));
     fault(&[JOIN], "RAFT_NODE_ID");
-    fault(&[JOIN, ID, THREE], "RAFT_PEERS");
+    fault(&[JOIN, THREE], "RAFT_NODE_ID");
     fault(&[JOIN, ID, ("RAFT_REPLACES", "4")], "RAFT_REPLACES");
     fault(&[JOIN, ID, ("RAFT_PEER_LISTEN", "0.0.0.0:5001")], "RAFT_PEER_ADVERTISE");
     for wrong in ["node1", "node1:5001,", "http://node1:5001", "1=node1:5001"] {
         fault(&[("RAFT_JOIN", wrong), ID], "RAFT_JOIN");
     }
+}
+
+#[test]
+fn one_template_makes_first_members_and_those_who_join() {
+    const JOIN: (&str, &str) = ("RAFT_JOIN", "node1:5001,node2:5001");
+    let first = config(&[THREE, JOIN, ("RAFT_NODE_ID", "2")]);
+    assert_eq!((first.peers.len(), first.join.len()), (3, 0));
+    assert_eq!(first.cluster_id(), config(&[THREE]).cluster_id());
+    let joins = config(&[THREE, JOIN, ("RAFT_NODE_ID", "4"), ("RAFT_REPLACES", "2")]);
+    assert_eq!((joins.peers.len(), joins.join.len()), (0, 2));
+    // A first member takes nobody's place.
+    fault(&[THREE, JOIN, ("RAFT_NODE_ID", "2"), ("RAFT_REPLACES", "1")], "RAFT_REPLACES");
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub static VARIABLES: [Variable; 25] = [
     derived(
         "RAFT_JOIN",
         "unset",
-        "peer addresses of a running cluster to join: `node1:5001,node2:5001`",
+        "peer addresses of a running cluster: a node that RAFT_PEERS does not name joins it",
     ),
     derived("RAFT_REPLACES", "unset", "with RAFT_JOIN: the dead member whose place this one takes"),
     fixed("RAFT_PEER_LISTEN", "127.0.0.1:5001", "where the members' port is bound"),
