@@ -36,8 +36,8 @@ RUN chroot /out /raft-node health > /dev/null 2>&1; test $? -eq 1
 
 FROM scratch
 
-# The version is Cargo.toml's, and tests/tidy holds it to that. The revision is the builder's to give:
-# `--build-arg REVISION="$(git rev-parse HEAD)"`.
+# The version is Cargo.toml's, and tests/tidy holds it to that. The revision is the builder's to
+# give: `--build-arg REVISION="$(git rev-parse HEAD)"`.
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="raft-node" \

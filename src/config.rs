@@ -10,7 +10,8 @@
 //! each is read by one function in [`value`]: figment's own environment provider would guess types
 //! (a cluster token of `00123` became a number) and would stop at the first fault.
 //!
-//! Deliberately absent: flags that configure, configuration files, reading any file or resolving any name.
+//! Deliberately absent: flags that configure, configuration files, reading any file or resolving
+//! any name.
 
 mod check;
 mod fault;

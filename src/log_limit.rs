@@ -1,9 +1,10 @@
-//! How often one event may be logged: what repeats is counted, and the count goes with the next line.
+//! How often one event may be logged: what repeats is counted, and the count goes with the next
+//! line.
 //!
-//! A peer or a broken network can cause the same event many times a second. A log line for each hides
-//! the others, and costs the thread that writes it. Time is an argument. Memory is bounded: once all
-//! keys are taken by events of the present period, an event with a new key is not logged either, so
-//! that a peer which varies what it sends gains nothing by it.
+//! A peer or a broken network can cause the same event many times a second. A log line for each
+//! hides the others, and costs the thread that writes it. Time is an argument. Memory is bounded:
+//! once all keys are taken by events of the present period, an event with a new key is not logged
+//! either, so that a peer which varies what it sends gains nothing by it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

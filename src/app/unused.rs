@@ -1,5 +1,5 @@
-//! Variables that are set and have no effect, since the data directory or the log decides: each is a
-//! warning, or an operator waits for what never comes.
+//! Variables that are set and have no effect, since the data directory or the log decides: each is
+//! a warning, or an operator waits for what never comes.
 
 use tracing::warn;
 

@@ -22,7 +22,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// An election takes a fraction of this: longer, and something is wrong.
 const LEADERLESS_WORTH_A_WARNING: Duration = Duration::from_secs(5);
 /// The warning is repeated after this.
-const LEADERLESS_REPEATED_EVERY: Duration = Duration::from_secs(60);
+const LEADERLESS_REPEATED_EVERY: Duration = Duration::from_mins(1);
 
 /// Lines that are limited, each by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +95,7 @@ impl Reporter {
                 let silent = ids(&silent);
                 if let Some(suppressed) = self.limit.admit(Line::QuorumLost, now) {
                     let silent_ms = u64::from(ticks) * self.tick_ms;
+                    let suppressed = shown(suppressed);
                     warn!(
                         target: RAFT,
                         silent,

@@ -1,5 +1,5 @@
-//! What of the transport is logged, and how often: a peer that is refused, or whose connection breaks
-//! again and again, must not fill the log.
+//! What of the transport is logged, and how often: a peer that is refused, or whose connection
+//! breaks again and again, must not fill the log.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::log_limit::LogLimit;
 use crate::raft::types::NodeId;
 
 /// A refusal of one sender for one reason is logged once in this time.
-const REFUSALS_PERIOD: Duration = Duration::from_secs(60);
+const REFUSALS_PERIOD: Duration = Duration::from_mins(1);
 /// Each line about one peer's connections is logged this often in that time.
 const CONNECTIONS_BURST: u32 = 3;
 const CONNECTIONS_PERIOD: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! What the members' logs say of elections, and of peers that are refused: the causes, the terms, the
-//! votes; each once.
+//! What the members' logs say of elections, and of peers that are refused: the causes, the terms,
+//! the votes; each once.
 
 use std::time::Duration;
 

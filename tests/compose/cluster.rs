@@ -94,7 +94,7 @@ impl Containers {
     /// A machine of the profile comes, in the place of another where one is named, and votes.
     pub async fn grow(&mut self, id: u64, replaces: Option<u64>) {
         let variables: Vec<String> =
-            replaces.iter().map(|old| format!("RAFT_REPLACES={old}")).collect();
+            replaces.iter().map(|old| format!("NODE{id}_REPLACES={old}")).collect();
         compose_in(&variables, &["--profile", "grow", "up", "-d", "--no-build", &name(id)])
             .unwrap_or_else(|error| panic!("{error}"));
         self.ids.push(id);
@@ -104,13 +104,18 @@ impl Containers {
 
     /// Waits until these very members vote, as `by` has it.
     pub async fn votes(&self, by: u64) {
+        self.voters(&self.ids, by).await;
+    }
+
+    /// Waits until those with `ids` vote, as the member on machine `by` has it.
+    pub async fn voters(&self, ids: &[u64], by: u64) {
         let client = self.client(by);
-        within(GROWN_WITHIN, &format!("{:?} to be the voters", self.ids), async || {
+        within(GROWN_WITHIN, &format!("{ids:?} to be the voters"), async || {
             let request = pb::MemberListRequest { linearizable: true };
             let list = client.timely(client.members().member_list(request)).await;
             let members = list.map_err(|status| status.to_string())?.members;
             let seen: Vec<_> = members.iter().map(|one| (one.id, one.is_learner)).collect();
-            let wanted: Vec<_> = self.ids.iter().map(|id| (*id, false)).collect();
+            let wanted: Vec<_> = ids.iter().map(|id| (*id, false)).collect();
             if seen == wanted { Ok(()) } else { Err(format!("(id, learner): {seen:?}")) }
         })
         .await;
@@ -136,8 +141,20 @@ impl Containers {
             if ended { Ok(()) } else { Err(log) }
         })
         .await;
-        // Docker would start it again and again, to end again.
+        self.stays_down(id).await;
         self.discard(id);
+    }
+
+    /// A member that was removed ends with code 0, and docker does not start it again.
+    pub async fn stays_down(&self, id: u64) {
+        eventually(&format!("{id} to have ended"), async || {
+            let state = self.inspect(id, "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}");
+            if state == "exited 0 0" { Ok(()) } else { Err(state) }
+        })
+        .await;
+        let policy = "{{.HostConfig.RestartPolicy.Name}} \
+                      {{.HostConfig.RestartPolicy.MaximumRetryCount}}";
+        assert_eq!(self.inspect(id, policy), "on-failure 10");
     }
 
     /// Throws a container away, as somebody does whose machine is gone.

@@ -34,10 +34,30 @@ pub fn compose(words: &[&str]) -> Result<String, String> {
 /// The same where the shell has these variables.
 pub fn compose_in(variables: &[String], words: &[&str]) -> Result<String, String> {
     let limit = if words.contains(&"build") { BUILD_LIMIT } else { LIMIT };
+    // Set, so that an `.env` file of the work tree's own cluster does not count here.
+    let ids = (1..=5).flat_map(|n| [format!("NODE{n}_ID={n}"), format!("NODE{n}_REPLACES=")]);
+    let variables: Vec<String> = ids.chain(variables.iter().cloned()).collect();
     let shell: Vec<&str> = ["env"].into_iter().chain(variables.iter().map(|v| &v[..])).collect();
     let tool = compose_tool().ok_or("no compose tool")?;
     let files = ["-f", FILES[0], "-f", FILES[1], "-p", PROJECT];
     run(&[&shell, tool, &files, words].concat(), limit)
+}
+
+/// Runs a command as a user types it into a shell in `directory`; `docker compose` is whichever
+/// tool there is.
+pub fn typed(
+    command: &str,
+    directory: &Path,
+    variables: &[(&str, &str)],
+) -> Result<String, String> {
+    let tool = compose_tool().ok_or("no compose tool")?.join(" ");
+    let command = command.replace("docker compose", &tool);
+    let shell = format!("cd '{}' && {command}", directory.display());
+    let variables: Vec<String> = variables.iter().map(|(n, v)| format!("{n}={v}")).collect();
+    let mut words = vec!["env"];
+    words.extend(variables.iter().map(String::as_str));
+    words.extend(["sh", "-c", &shell]);
+    run(&words, LIMIT)
 }
 
 /// Compose v2 where it is, else its predecessor.

@@ -21,6 +21,7 @@ mod docker;
 mod faults;
 mod growth;
 mod health;
+mod manual;
 mod start;
 mod traffic;
 
@@ -35,7 +36,7 @@ use cluster::Containers;
 /// A test: gets the one cluster, which it settles before it does anything to it.
 type Story = for<'a> fn(&'a mut Containers) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-const STORIES: [(&str, Story); 19] = [
+const STORIES: [(&str, Story); 20] = [
     ("all_are_healthy_and_one_leads_within_5_s", |c| Box::pin(start::within_five_seconds(c))),
     ("a_container_can_do_no_more_than_it_must", |c| Box::pin(start::confined(c))),
     ("node_proto_is_answered_truly_by_every_member", |c| Box::pin(start::node_registration(c))),
@@ -55,6 +56,7 @@ const STORIES: [(&str, Story); 19] = [
     ("a_leader_that_is_removed_hands_over", |c| Box::pin(growth::leader_removed(c))),
     ("a_member_moves_to_another_address", |c| Box::pin(growth::address_changed(c))),
     ("a_machine_joins_during_a_partition", |c| Box::pin(growth::joined_in_a_partition(c))),
+    ("the_readme_grows_shrinks_and_replaces", |c| Box::pin(manual::grow_shrink_replace(c))),
     ("a_machine_joins_while_one_voter_is_down", |c| Box::pin(growth::joined_beside_the_dead(c))),
 ];
 

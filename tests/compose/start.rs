@@ -40,6 +40,8 @@ pub async fn confined(containers: &Containers) {
         assert_eq!(containers.inspect(id, "{{.HostConfig.CapDrop}}"), "[ALL]");
         let options = containers.inspect(id, "{{.HostConfig.SecurityOpt}}");
         assert_eq!(options, "[no-new-privileges:true]");
+        let version = r#"{{index .Config.Labels "org.opencontainers.image.version"}}"#;
+        assert_eq!(containers.inspect(id, version), env!("CARGO_PKG_VERSION"));
         let processes = docker(&["top", &name(id), "-eo", "pid,uid,args"]).expect("it runs");
         let processes: Vec<&str> = processes.lines().skip(1).map(str::trim).collect();
         let is_node = |line: &&str| {

@@ -1,6 +1,6 @@
 //! Writing many keys, and asking every member whether it holds the same bytes.
 
-use crate::grpc::{self, CallError, Endpoint, Link};
+use crate::grpc::{self, CallError, ENDPOINT, Endpoint, Link};
 use crate::output;
 use bytes::{Bytes, BytesMut};
 use clap::Args;
@@ -30,7 +30,7 @@ const KEY_DIGITS: usize = 10;
 #[derive(Args)]
 pub struct FillArgs {
     /// Where the members answer clients
-    #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT,…")]
+    #[arg(long, value_delimiter = ',', default_value = ENDPOINT, value_name = "HOST:PORT,…")]
     endpoints: Vec<Endpoint>,
     /// How many keys
     #[arg(long, default_value_t = 1_000_000)]
@@ -50,7 +50,7 @@ pub struct FillArgs {
 #[derive(Args)]
 pub struct HashArgs {
     /// Where the members answer clients
-    #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT,…")]
+    #[arg(long, value_delimiter = ',', default_value = ENDPOINT, value_name = "HOST:PORT,…")]
     endpoints: Vec<Endpoint>,
     /// At which revision; 0: the newest of the cluster
     #[arg(long, default_value_t = 0)]
@@ -96,10 +96,12 @@ pub async fn fill(
 ) -> Result<(), String> {
     let per_txn = (TXN_BYTES_MAX / (value_bytes as u64 + 64)).clamp(1, TXN_OPS_MAX);
     let next = Arc::new(AtomicU64::new(0));
+    let done = Arc::new(AtomicU64::new(0));
+    let telling = tokio::spawn(tell(done.clone(), keys));
     let tasks: Vec<_> = (0..clients)
         .map(|client| {
             let link = links[client as usize % links.len()].clone();
-            let (prefix, next) = (prefix.to_owned(), next.clone());
+            let (prefix, next, done) = (prefix.to_owned(), next.clone(), done.clone());
             tokio::spawn(async move {
                 let mut noise = Noise(client);
                 loop {
@@ -108,17 +110,33 @@ pub async fn fill(
                         return Ok::<(), String>(());
                     }
                     let numbers = from..keys.min(from + per_txn);
+                    let count = numbers.end - numbers.start;
                     let puts = numbers.map(|number| put(&prefix, number, value_bytes, &mut noise));
                     let txn = TxnRequest { success: puts.collect(), ..Default::default() };
                     write_patiently(&link, &txn).await?;
+                    done.fetch_add(count, Ordering::Relaxed);
                 }
             })
         })
         .collect();
+    let mut outcome = Ok(());
     for task in tasks {
-        task.await.map_err(|stopped| stopped.to_string())??;
+        let ended = task.await.map_err(|stopped| stopped.to_string());
+        outcome = outcome.and(ended.and_then(|ended| ended));
     }
-    Ok(())
+    telling.abort();
+    outcome
+}
+
+/// Says how many of `keys` are written, until it is stopped.
+async fn tell(done: Arc<AtomicU64>, keys: u64) {
+    let (started, mut ticker) = (Instant::now(), output::Ticker::start());
+    loop {
+        tokio::time::sleep_until(ticker.next().into()).await;
+        let written = done.load(Ordering::Relaxed);
+        let rate = written as f64 / started.elapsed().as_secs_f64();
+        ticker.tick(&format!("{written} of {keys} keys written, {rate:.0} keys/s"));
+    }
 }
 
 fn put(prefix: &str, number: u64, value_bytes: usize, noise: &mut Noise) -> RequestOp {

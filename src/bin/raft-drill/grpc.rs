@@ -45,6 +45,9 @@ const FRAME_HEAD_BYTES: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint(String);
 
+/// Where a lone node serves clients by default, and the first of the compose file's.
+pub const ENDPOINT: &str = "127.0.0.1:2379";
+
 impl FromStr for Endpoint {
     type Err = String;
 

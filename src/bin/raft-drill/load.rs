@@ -6,7 +6,7 @@
 //! from the servers beside it, what it took is part of the report.
 
 use crate::bulk::{self, Noise};
-use crate::grpc::{self, CallError, Endpoint, Link};
+use crate::grpc::{self, CallError, ENDPOINT, Endpoint, Link};
 use crate::lag::LagMeter;
 use crate::output;
 use bytes::{Bytes, BytesMut};
@@ -15,6 +15,7 @@ use hdrhistogram::Histogram;
 use raft_node::proto::etcdserverpb::{PutRequest, RangeRequest, StatusRequest, StatusResponse};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -57,7 +58,7 @@ pub struct LoadArgs {
     #[arg(value_enum)]
     kind: Kind,
     /// Where the members answer clients
-    #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT,…")]
+    #[arg(long, value_delimiter = ',', default_value = ENDPOINT, value_name = "HOST:PORT,…")]
     endpoints: Vec<Endpoint>,
     /// How many requests are under way at any time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
@@ -139,6 +140,9 @@ pub struct Report {
     pub errors: BTreeMap<String, u64>,
 }
 
+/// Requests answered so far, for those who watch.
+type Answered = Arc<AtomicU64>;
+
 struct Tally {
     late: Duration,
     latency_ns: Histogram<u64>,
@@ -159,18 +163,21 @@ pub fn run(args: &LoadArgs) -> Result<(), String> {
     let endpoints = bulk::runtime().block_on(targets(args))?;
     let from = Instant::now() + Duration::from_secs(args.warmup_s);
     let window = (from, from + Duration::from_secs(args.duration_s));
+    let answered = Answered::default();
     let (tallies, cpu) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..args.threads)
             .map(|thread| {
                 let mut endpoints = endpoints.clone();
                 let first = thread as usize % endpoints.len();
                 endpoints.rotate_left(first);
-                scope.spawn(move || run_thread(args, thread, &endpoints, window))
+                let answered = answered.clone();
+                scope.spawn(move || run_thread(args, thread, &endpoints, window, &answered))
             })
             .collect();
-        std::thread::sleep(window.0.saturating_duration_since(Instant::now()));
+        let mut ticker = output::Ticker::start();
+        watch_until(window.0, "warming up", &answered, &mut ticker);
         let cpu_before = cpu_seconds();
-        std::thread::sleep(window.1.saturating_duration_since(Instant::now()));
+        watch_until(window.1, "measuring", &answered, &mut ticker);
         let cpu = cpu_seconds() - cpu_before;
         let joined = threads.into_iter().map(|thread| {
             thread.join().unwrap_or_else(|_| Err("a load thread panicked".to_owned()))
@@ -188,6 +195,20 @@ pub fn run(args: &LoadArgs) -> Result<(), String> {
         return Err("not one request was answered".to_owned());
     }
     Ok(())
+}
+
+/// Waits until `end`, and says at intervals how far the run is.
+fn watch_until(end: Instant, what: &str, answered: &Answered, ticker: &mut output::Ticker) {
+    loop {
+        let next = ticker.next().min(end);
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        if next == end {
+            return;
+        }
+        let left_s = end.saturating_duration_since(Instant::now()).as_secs();
+        let count = answered.load(Ordering::Relaxed);
+        ticker.tick(&format!("{what}: {count} requests answered, {left_s} s left"));
+    }
 }
 
 /// The endpoints that `--target` leaves.
@@ -223,11 +244,12 @@ fn run_thread(
     thread: u32,
     endpoints: &[Endpoint],
     window: Window,
+    answered: &Answered,
 ) -> Result<Tally, String> {
     let mine = |total: u32| share(total, args.threads, thread);
     let latency_ns = Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("valid bounds");
-    let tally =
-        Arc::new(Mutex::new(Tally { late: Duration::ZERO, latency_ns, errors: BTreeMap::new() }));
+    let (late, errors) = (Duration::ZERO, BTreeMap::new());
+    let tally = Arc::new(Mutex::new(Tally { late, latency_ns, errors }));
     bulk::runtime().block_on(async {
         let links = bulk::connect(endpoints, mine(args.connections).max(1) as usize).await?;
         let lag = LagMeter::start();
@@ -235,7 +257,8 @@ fn run_thread(
             .map(|client| {
                 let link = links[client as usize % links.len()].clone();
                 let requests = Requests::new(args, u64::from(client * args.threads + thread));
-                tokio::spawn(run_client(link, requests, tally.clone(), window))
+                let (tally, answered) = (tally.clone(), answered.clone());
+                tokio::spawn(run_client(link, requests, tally, answered, window))
             })
             .collect();
         for task in tasks {
@@ -253,6 +276,7 @@ async fn run_client(
     link: Arc<Link>,
     mut requests: Requests,
     tally: Arc<Mutex<Tally>>,
+    answered: Answered,
     (from, to): Window,
 ) {
     loop {
@@ -270,6 +294,7 @@ async fn run_client(
         let ended = Instant::now();
         let measured = started >= from && ended <= to;
         let failed = outcome.is_err();
+        answered.fetch_add(u64::from(!failed), Ordering::Relaxed);
         if measured || (failed && ended >= from) {
             let mut tally = tally.lock().expect("no client panicked");
             match outcome {

@@ -1,7 +1,10 @@
 //! `raft-drill`: loads a cluster, breaks it, and checks what its clients lost.
 //!
 //! It speaks the etcd v3 API and nothing else, so that the same run, unchanged, measures etcd. It
-//! is never part of the image: build it with the feature `drill` (on by default).
+//! is not in the image: it strikes containers from outside, by the `docker` command, which an empty
+//! image does not hold. The feature `drill`, on by default, builds it.
+//!
+//! Exit codes: 0 passed, 1 failed, 75 void (this host was too busy for a judgement), 2 usage.
 
 mod bulk;
 mod drill;
@@ -13,13 +16,16 @@ mod load;
 mod output;
 mod probe;
 mod summary;
+mod verdict;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use verdict::Failure;
 
 /// Loads, drills and checks a cluster that speaks the etcd v3 API.
 #[derive(Parser)]
 #[command(name = "raft-drill", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 passed, 1 failed, 75 void (this host was too busy)")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -43,18 +49,18 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Load(args) => load::run(&args),
+        Command::Load(args) => load::run(&args).map_err(Failure::from),
         Command::Probe(args) => probe::run(&args),
         Command::Drill(args) => drill::run(&args),
-        Command::Fill(args) => bulk::run_fill(&args),
-        Command::Hash(args) => bulk::run_hash(&args),
-        Command::Summary(args) => summary::run(&args),
+        Command::Fill(args) => bulk::run_fill(&args).map_err(Failure::from),
+        Command::Hash(args) => bulk::run_hash(&args).map_err(Failure::from),
+        Command::Summary(args) => summary::run(&args).map_err(Failure::from),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::progress(&format!("raft-drill: {failure}"));
-            ExitCode::FAILURE
+            ExitCode::from(failure.exit_code())
         }
     }
 }

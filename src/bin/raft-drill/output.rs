@@ -4,7 +4,8 @@
 //! not in a panic, and so that standard output holds nothing but the report.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
 /// One line of the report.
 pub fn line(text: &str) {
@@ -14,6 +15,36 @@ pub fn line(text: &str) {
 /// One line on how far the work is; never part of the report.
 pub fn progress(text: &str) {
     let _closed_pipe_is_fine = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// How often a run that takes long says how far it is: on a terminal, and where a file takes it.
+const ON_TERMINAL: Duration = Duration::from_secs(1);
+const ELSEWHERE: Duration = Duration::from_secs(10);
+
+/// Says at intervals how far a run is; never part of the report.
+pub struct Ticker {
+    interval: Duration,
+    next: Instant,
+}
+
+impl Ticker {
+    /// The first line is due after one interval.
+    pub fn start() -> Self {
+        let on_terminal = std::io::stderr().is_terminal();
+        let interval = if on_terminal { ON_TERMINAL } else { ELSEWHERE };
+        Self { interval, next: Instant::now() + interval }
+    }
+
+    /// When the next line is due.
+    pub fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Writes a line.
+    pub fn tick(&mut self, text: &str) {
+        self.next += self.interval;
+        progress(text);
+    }
 }
 
 /// Columns padded to their widest cell; the first is left-aligned, the others right-aligned.

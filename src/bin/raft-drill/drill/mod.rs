@@ -13,6 +13,7 @@ use crate::bulk;
 use crate::grpc::Endpoint;
 use crate::output;
 use crate::probe::{PaceArgs, Probe};
+use crate::verdict::Failure;
 use clap::Args;
 use cluster::{Cluster, Fault};
 use docker::Docker;
@@ -80,7 +81,7 @@ pub struct DrillArgs {
 }
 
 /// `raft-drill drill`.
-pub fn run(args: &DrillArgs) -> Result<(), String> {
+pub fn run(args: &DrillArgs) -> Result<(), Failure> {
     let cluster: Arc<dyn Cluster> = match &args.binary {
         Some(binary) => Arc::new(Processes::start(binary, args.system)?),
         None => Arc::new(Docker::find(&args.containers, &args.endpoints, args.network.as_deref())?),

@@ -4,6 +4,7 @@ use super::cluster::Fault;
 use crate::output;
 use crate::probe::{self, Findings, Violations};
 use crate::summary::median;
+use crate::verdict::{self, Failure, LAG_OF_AN_ELECTION_MS};
 use serde::Serialize;
 
 /// One fault, from strike to return.
@@ -50,6 +51,32 @@ impl Round {
             "round {} of {of}: {} struck, {} leads; {:.1} ms without a write, back after {:.0} ms",
             self.number, self.leader, self.next_leader, self.gap_ms, self.back_ms
         )
+    }
+
+    /// What of it is held against limits.
+    fn outcomes(&self, limits: GapLimits) -> [Result<(), Failure>; 3] {
+        let (number, lag_ms) = (self.number, self.own_lag_ms);
+        let held = |when: &str, gap_ms, max: Option<u64>| {
+            let when = format!("round {number}, {when}, ");
+            max.map_or(Ok(()), |max_ms| verdict::gap(&when, gap_ms, lag_ms, max_ms))
+        };
+        [
+            self.calm_return(),
+            held("once struck", self.gap_ms, limits.struck_ms),
+            held("on return", self.return_gap_ms, limits.return_ms),
+        ]
+    }
+
+    fn calm_return(&self) -> Result<(), Failure> {
+        if !self.election_on_return {
+            return Ok(());
+        }
+        let why = format!("round {}: a member's return caused an election", self.number);
+        if self.own_lag_ms < LAG_OF_AN_ELECTION_MS {
+            return Err(Failure::Failed(why));
+        }
+        let lag_ms = self.own_lag_ms;
+        Err(Failure::Void(format!("{why}, and this tool itself was late by {lag_ms:.1} ms")))
     }
 
     fn row(&self) -> Vec<String> {
@@ -127,29 +154,24 @@ impl DrillReport {
         self.rounds.iter().filter(|round| round.election_on_return).count()
     }
 
-    /// Success, or the first reason why not.
-    pub fn verdict(&self, limits: GapLimits) -> Result<(), String> {
+    /// Success, or the worst reason why not: a broken promise, what the cluster did, and last what
+    /// may have been this host's doing.
+    pub fn verdict(&self, limits: GapLimits) -> Result<(), Failure> {
         let promises_kept =
             |round: &Round| round.lost + round.duplicated + round.phantom + round.stale == 0;
         let kept = self.rounds.iter().all(promises_kept);
         if !kept || !self.read_back.clean() || self.stale.count > 0 {
-            return Err("the cluster broke its promises".to_owned());
+            return Err(Failure::Failed("the cluster broke its promises".to_owned()));
         }
-        if self.elections_on_return() > 0 {
-            return Err("a member's return caused an election".to_owned());
+        let (mut failed, mut void) = (None, None);
+        for outcome in self.rounds.iter().flat_map(|round| round.outcomes(limits)) {
+            match outcome {
+                Ok(()) => {}
+                Err(failure @ Failure::Failed(_)) => failed = failed.or(Some(failure)),
+                Err(failure @ Failure::Void(_)) => void = void.or(Some(failure)),
+            }
         }
-        self.within(limits.struck_ms, "once struck", |round| round.gap_ms)?;
-        self.within(limits.return_ms, "on return", |round| round.return_gap_ms)
-    }
-
-    fn within(&self, max: Option<u64>, when: &str, of: fn(&Round) -> f64) -> Result<(), String> {
-        let longest = self.rounds.iter().map(of).fold(0.0, f64::max);
-        match max {
-            Some(max) if longest > max as f64 => Err(format!(
-                "{when}, no write was acknowledged for {longest:.1} ms; at most {max} ms may pass"
-            )),
-            Some(_) | None => Ok(()),
-        }
+        failed.or(void).map_or(Ok(()), Err)
     }
 }
 
@@ -213,7 +235,26 @@ mod tests {
     fn each_gap_has_its_own_limit() {
         let limits = |struck_ms, return_ms| GapLimits { struck_ms, return_ms };
         assert_eq!(report().verdict(limits(Some(40), Some(8))), Ok(()));
-        assert!(report().verdict(limits(Some(39), None)).unwrap_err().contains("40.0 ms"));
-        assert!(report().verdict(limits(None, Some(7))).unwrap_err().contains("8.0 ms"));
+        assert!(
+            report().verdict(limits(Some(30), None)).unwrap_err().to_string().contains("40.0 ms")
+        );
+        assert!(
+            report().verdict(limits(None, Some(6))).unwrap_err().to_string().contains("8.0 ms")
+        );
+    }
+
+    #[test]
+    fn a_busy_host_voids_a_run_and_hides_no_broken_promise() {
+        let mut busy = report();
+        busy.rounds[0].own_lag_ms = 120.0;
+        busy.rounds[0].election_on_return = true;
+        let limits = GapLimits { struck_ms: Some(30), return_ms: None };
+        assert_eq!(busy.verdict(limits).map_err(|why| why.exit_code()), Err(75));
+        busy.rounds[0].lost = 1;
+        assert_eq!(busy.verdict(limits).map_err(|why| why.exit_code()), Err(1));
+        let mut other = report();
+        other.rounds.push(busy.rounds[0].clone());
+        (other.rounds[0].gap_ms, other.rounds[1].lost) = (900.0, 0);
+        assert_eq!(other.verdict(limits).map_err(|why| why.exit_code()), Err(1), "a calm round");
     }
 }

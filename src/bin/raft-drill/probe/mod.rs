@@ -13,9 +13,10 @@ pub use ledger::{Findings, Gap, Outcomes, Violations};
 pub use traffic::Pace;
 
 use crate::bulk;
-use crate::grpc::{self, Endpoint, Link};
+use crate::grpc::{self, ENDPOINT, Endpoint, Link};
 use crate::lag::LagMeter;
 use crate::output;
+use crate::verdict::{self, Failure};
 use bytes::Bytes;
 use clap::Args;
 use ledger::Ledger;
@@ -70,7 +71,7 @@ impl PaceArgs {
 #[derive(Args)]
 pub struct ProbeArgs {
     /// Where the members answer clients
-    #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT,…")]
+    #[arg(long, value_delimiter = ',', default_value = ENDPOINT, value_name = "HOST:PORT,…")]
     endpoints: Vec<Endpoint>,
     /// How long
     #[arg(long, default_value_t = 30)]
@@ -293,7 +294,7 @@ async fn patiently<A: prost::Message + Default>(
 }
 
 /// `raft-drill probe`.
-pub fn run(args: &ProbeArgs) -> Result<(), String> {
+pub fn run(args: &ProbeArgs) -> Result<(), Failure> {
     bulk::runtime().block_on(async {
         bulk::connect(&args.endpoints, args.endpoints.len()).await?;
         let mut probe = Probe::start(&args.endpoints, &args.pace);
@@ -371,15 +372,10 @@ pub fn print_findings(findings: &Findings) {
     print_violations("writes that nobody sent", &findings.phantom);
 }
 
-fn verdict(report: &ProbeReport, max_gap_ms: Option<u64>) -> Result<(), String> {
+fn verdict(report: &ProbeReport, max_gap_ms: Option<u64>) -> Result<(), Failure> {
     if !report.read_back.clean() || report.stale.count > 0 {
-        return Err("the cluster broke its promises".to_owned());
+        return Err(Failure::Failed("the cluster broke its promises".to_owned()));
     }
-    match max_gap_ms {
-        Some(max) if report.longest_gap_ms > max as f64 => Err(format!(
-            "no write was acknowledged for {:.1} ms; at most {max} ms were allowed",
-            report.longest_gap_ms
-        )),
-        Some(_) | None => Ok(()),
-    }
+    max_gap_ms
+        .map_or(Ok(()), |max_ms| verdict::gap("", report.longest_gap_ms, report.own_lag_ms, max_ms))
 }

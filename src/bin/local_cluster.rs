@@ -1,18 +1,23 @@
 //! Three members in one process, to look at: who leads, and what changes.
 //!
-//! `cargo run --release --example local_cluster` forms a cluster on this machine with temporary
+//! `cargo run --release --bin local_cluster` forms a cluster on this machine with temporary
 //! data, on the ports that the compose file publishes as well. Each line is a change as the member
 //! named in it sees it. Ctrl-C stops all three.
+//!
+//! A binary and no example: cargo builds the tests' own dependencies for an example, and with their
+//! features the node's dependencies a second time.
 
-#![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is what it is for")]
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use raft_node::app::Node;
+use raft_node::app::exit::CONFIGURATION;
+use raft_node::app::{Node, StartError};
 use raft_node::config::Config;
 use raft_node::node::Status;
 use raft_node::raft::{NodeId, Role};
@@ -21,9 +26,19 @@ const PEER_PORTS: [u16; 3] = [5001, 5002, 5003];
 const CLIENT_PORTS: [u16; 3] = [2379, 22379, 32379];
 const GRACE: Duration = Duration::from_secs(2);
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("local_cluster: {error}");
+            ExitCode::from(CONFIGURATION)
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).init();
-    let data = tempfile::Builder::new().prefix("raft-local-cluster-").tempdir()?;
+    let data = TemporaryDirectory::make()?;
     let nodes: Vec<Node> =
         (0..3).map(|place| start(place, data.path())).collect::<Result<_, _>>()?;
     println!("Three members of one cluster, with their data in {}", data.path().display());
@@ -56,6 +71,30 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Goes with all that is in it.
+struct TemporaryDirectory(PathBuf);
+
+impl TemporaryDirectory {
+    fn make() -> Result<Self, Box<dyn Error>> {
+        let name = format!("raft-local-cluster-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("local_cluster: {} stays behind: {error}", self.0.display());
+        }
+    }
+}
+
 /// The member at `place`, counted from zero.
 fn start(place: usize, data: &Path) -> Result<Node, Box<dyn Error>> {
     let id = place + 1;
@@ -71,7 +110,12 @@ fn start(place: usize, data: &Path) -> Result<Node, Box<dyn Error>> {
         ("RAFT_CLIENT_LISTEN", format!("127.0.0.1:{}", CLIENT_PORTS[place])),
         ("RAFT_DATA_DIR", data.join(format!("node{id}")).display().to_string()),
     ])?;
-    Ok(Node::start(&config)?)
+    Node::start(&config).map_err(|error| match error {
+        StartError::Listen { .. } => {
+            format!("{error} (is another cluster running here, or the compose file's?)").into()
+        }
+        other => other.into(),
+    })
 }
 
 /// What of a member's status is worth a line.
