@@ -22,6 +22,7 @@
 //! them, however odd, delays a heartbeat. One thread for driver and transport saves a message
 //! two changes of thread.
 
+mod advice;
 mod bridge;
 pub mod exit;
 pub mod log;
@@ -41,8 +42,9 @@ use tracing::info;
 
 use crate::api::{self, ask};
 use crate::config::Config;
-use crate::transport::Disowned;
+use crate::transport::{self, Disowned};
 
+use advice::Advice;
 use origin::Origin;
 
 pub use start::{Node, StartError};
@@ -79,7 +81,7 @@ pub fn run(config: &Config) -> ExitCode {
     };
     let origin = match signals.unless_signalled(Origin::find(config)) {
         Ok(Ok(origin)) => origin,
-        Ok(Err(error)) => exit::fatal(error.exit_code(), &error.to_string()),
+        Ok(Err(error)) => exit::fatal(error.exit_code(), &Advice::new(config).on_start(&error)),
         Err(signal) => {
             info!(signal, "stopped before the cluster took this node in");
             return ExitCode::from(exit::CLEAN);
@@ -87,7 +89,7 @@ pub fn run(config: &Config) -> ExitCode {
     };
     let node = match Node::start_from(config, &origin) {
         Ok(node) => node,
-        Err(error) => exit::fatal(error.exit_code(), &error.to_string()),
+        Err(error) => exit::fatal(error.exit_code(), &Advice::new(config).on_start(&error)),
     };
     // Not inside the macro, which evaluates nothing where the level is off: nobody would wait.
     match signals.unless_signalled(node.dismissed()) {
@@ -106,9 +108,8 @@ fn wiped(config: &Config) -> String {
     let (id, directory) = (config.node_id, config.data_dir.display());
     format!(
         "node {id} has been a member of this cluster with another data directory than {directory}: \
-         the votes that it gave are forgotten here. Bring that directory back, or let a new member \
-         take its place: an empty directory, a RAFT_NODE_ID that was never used, RAFT_JOIN, and \
-         RAFT_REPLACES={id}"
+         the votes that it gave are forgotten here. Bring that directory back, or {}",
+        Advice::new(config).replace()
     )
 }
 
@@ -171,7 +172,7 @@ pub fn health(config: &Config, service: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let answer = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
         let asked = ask::health(config.client_listen, service);
-        runtime.block_on(asked).map_err(|error| error.to_string())
+        runtime.block_on(asked).map_err(|error| transport::describe(&error))
     });
     match answer {
         Ok(true) => {

@@ -1,34 +1,107 @@
 //! Every metric of a member: name, unit, help. Names are etcd's where etcd has one, so that its
-//! dashboards and alerts work unchanged; the rest starts with `raft_node_`.
+//! dashboards and alerts work unchanged; the rest starts with `raft_node_`. Some of etcd's gauges
+//! only grow and are called `_total`: they are counters here, as the name says.
+//!
+//! Most are set where the thing happens. What is read from elsewhere when a scraper asks is said to
+//! be *as of the scrape*.
 
-use std::sync::LazyLock;
-use std::sync::atomic::AtomicU64;
+mod process;
+mod rpc;
+mod text;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+pub use rpc::{RpcCall, RpcKind, RpcName, Rpcs};
+pub use text::Format;
 
 /// Log lines that were dropped or could not be written. Of the process, as its log is: there may be
 /// losses before there is a node.
 pub static LOG_LINES_LOST: LazyLock<Counter> = LazyLock::new(Counter::default);
 
+/// A batch that takes longer to apply is a slow one, as in etcd.
+const SLOW_APPLY: Duration = Duration::from_millis(100);
+
+/// What does not change while the process lives.
+#[derive(Clone, Debug, Default)]
+pub struct Constants {
+    /// This member's id, as etcd's tools print it.
+    pub server_id: String,
+    /// The version of etcd whose behaviour it has.
+    pub server_version: &'static str,
+    /// The lowest such version that every member has.
+    pub cluster_version: &'static str,
+}
+
+impl Collector for Constants {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let constants = [
+            ("etcd_server_id", "The id of this member", ("server_id", self.server_id.as_str())),
+            ("etcd_server_version", "The version", ("server_version", self.server_version)),
+            (
+                "etcd_cluster_version",
+                "The lowest version that every member has",
+                ("cluster_version", self.cluster_version),
+            ),
+        ];
+        for (name, help, label) in constants {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(1_u64).encode(family.encode_family(&[label])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A number whose name in etcd promises a counter, though it also falls: of no stated type, since
+/// tools take a gauge of such a name for a mistake.
+#[derive(Debug)]
+struct Untyped {
+    name: &'static str,
+    help: &'static str,
+    value: Gauge,
+}
+
+impl Collector for Untyped {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Self { name, help, value } = self;
+        value.encode(encoder.encode_descriptor(name, help, None, MetricType::Unknown)?)
+    }
+}
+
+/// Sets a counter whose count is kept elsewhere.
+pub fn mirror(counter: &Counter, count: u64) {
+    counter.inner().store(count, Ordering::Relaxed);
+}
+
 /// The gauges, counters and histograms, and how to print them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// The calls of clients.
+    pub rpcs: Arc<Rpcs>,
     /// 1 while a leader is known.
     pub has_leader: Gauge,
     /// 1 while this member leads.
     pub is_leader: Gauge,
+    /// 1 while this member only receives.
+    pub is_learner: Gauge,
     /// Leaders seen, the first included.
     pub leader_changes: Counter,
     /// The highest committed index.
-    pub committed_index: Gauge,
+    pub committed_index: Counter,
     /// The highest applied index.
-    pub applied_index: Gauge,
+    pub applied_index: Counter,
     /// Proposals of this member's clients under way.
     pub proposals_pending: Gauge,
     /// Proposals of this member's clients that failed.
@@ -39,6 +112,8 @@ pub struct Metrics {
     pub wal_fsync_seconds: Histogram,
     /// How long applying a batch took.
     pub apply_seconds: Histogram,
+    /// Batches that took long to apply.
+    pub slow_applies: Counter,
     /// Data held, history included, in bytes.
     pub db_size_bytes: Gauge<u64, AtomicU64>,
     /// Data held without what compaction could free, in bytes.
@@ -47,8 +122,14 @@ pub struct Metrics {
     pub quota_bytes: Gauge<u64, AtomicU64>,
     /// The store's revision.
     pub revision: Gauge,
+    /// The compacted revision; as of the scrape.
+    pub compact_revision: Gauge,
+    /// Keys that have history, deleted ones included; as of the scrape.
+    pub keys: Gauge,
     /// Snapshots of its own state that this member wrote.
     pub snapshots_saved: Counter,
+    /// How long writing a snapshot of its own state took.
+    pub snapshot_save_seconds: Histogram,
 }
 
 /// 50 µs to about 1.6 s.
@@ -56,16 +137,32 @@ fn latency_buckets() -> impl Iterator<Item = f64> {
     prometheus_client::metrics::histogram::exponential_buckets(0.000_05, 2.0, 16)
 }
 
+/// 1 ms to about half a minute.
+fn snapshot_buckets() -> impl Iterator<Item = f64> {
+    prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 16)
+}
+
 impl Metrics {
-    /// All at zero, registered.
+    /// All at zero, for a member of which nothing is known.
     pub fn new() -> Self {
+        Self::of(Constants::default(), [])
+    }
+
+    /// All at zero, for a member that serves these calls.
+    pub fn of(constants: Constants, rpcs: impl IntoIterator<Item = RpcName>) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
+            rpcs: Arc::new(Rpcs::new(rpcs)),
+            is_learner: Gauge::default(),
+            slow_applies: Counter::default(),
+            compact_revision: Gauge::default(),
+            keys: Gauge::default(),
+            snapshot_save_seconds: Histogram::new(snapshot_buckets()),
             has_leader: Gauge::default(),
             is_leader: Gauge::default(),
             leader_changes: Counter::default(),
-            committed_index: Gauge::default(),
-            applied_index: Gauge::default(),
+            committed_index: Counter::default(),
+            applied_index: Counter::default(),
             proposals_pending: Gauge::default(),
             proposals_failed: Counter::default(),
             term: Gauge::default(),
@@ -77,31 +174,31 @@ impl Metrics {
             revision: Gauge::default(),
             snapshots_saved: Counter::default(),
         };
-        metrics.register();
+        metrics.register_plain();
+        metrics.register_sizes_and_durations();
+        metrics.registry.register_collector(Box::new(constants));
+        metrics.registry.register_collector(Box::new(process::Process));
+        metrics.registry.register_collector(Box::new(Arc::clone(&metrics.rpcs)));
         metrics
     }
 
-    fn register(&mut self) {
+    fn register_plain(&mut self) {
         let r = &mut self.registry;
         let gauges = [
             ("etcd_server_has_leader", "Whether a leader is known", &self.has_leader),
             ("etcd_server_is_leader", "Whether this member leads", &self.is_leader),
-            (
-                "etcd_server_proposals_committed_total",
-                "The highest committed index",
-                &self.committed_index,
-            ),
-            (
-                "etcd_server_proposals_applied_total",
-                "The highest applied index",
-                &self.applied_index,
-            ),
+            ("etcd_server_is_learner", "Whether this member only receives", &self.is_learner),
             (
                 "etcd_server_proposals_pending",
                 "Proposals of this member's clients under way",
                 &self.proposals_pending,
             ),
             ("etcd_debugging_mvcc_current_revision", "The store's revision", &self.revision),
+            (
+                "etcd_debugging_mvcc_compact_revision",
+                "The compacted revision",
+                &self.compact_revision,
+            ),
             ("raft_node_term", "The Raft term", &self.term),
         ];
         for (name, help, gauge) in gauges {
@@ -110,12 +207,32 @@ impl Metrics {
         let counters = [
             ("etcd_server_leader_changes_seen", "Leaders seen", &self.leader_changes),
             ("etcd_server_proposals_failed", "Failed proposals", &self.proposals_failed),
+            (
+                "etcd_server_proposals_committed",
+                "The highest committed index",
+                &self.committed_index,
+            ),
+            ("etcd_server_proposals_applied", "The highest applied index", &self.applied_index),
+            (
+                "etcd_server_slow_apply",
+                "Batches of entries that took more than 100 ms to apply",
+                &self.slow_applies,
+            ),
             ("raft_node_snapshots_saved", "Snapshots written", &self.snapshots_saved),
             ("raft_node_log_lines_lost", "Log lines that were not written", &LOG_LINES_LOST),
         ];
         for (name, help, counter) in counters {
             r.register(name, help, counter.clone());
         }
+        r.register_collector(Box::new(Untyped {
+            name: "etcd_debugging_mvcc_keys_total",
+            help: "Keys that have history, deleted ones included",
+            value: self.keys.clone(),
+        }));
+    }
+
+    fn register_sizes_and_durations(&mut self) {
+        let r = &mut self.registry;
         let sizes = [
             (
                 "etcd_mvcc_db_total_size_in_bytes",
@@ -146,14 +263,22 @@ impl Metrics {
             "Duration of applying a batch of entries",
             self.apply_seconds.clone(),
         );
+        r.register(
+            "etcd_snap_db_save_total_duration_seconds",
+            "Duration of writing a snapshot of the own state",
+            self.snapshot_save_seconds.clone(),
+        );
     }
 
-    /// In the text format that Prometheus scrapes.
-    pub fn render(&self) -> String {
+    /// As text, in one of the formats that scrapers read.
+    pub fn render(&self, format: Format) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
-        text
+        match format {
+            Format::OpenMetrics => text,
+            Format::Prometheus => text::prometheus(&text),
+        }
     }
 
     /// One `fdatasync` of the log took this long.
@@ -164,6 +289,9 @@ impl Metrics {
     /// Applying one batch took this long.
     pub fn observe_apply(&self, took: Duration) {
         self.apply_seconds.observe(took.as_secs_f64());
+        if took > SLOW_APPLY {
+            self.slow_applies.inc();
+        }
     }
 }
 

@@ -19,11 +19,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::handler::Handler;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use serde::Serialize;
 
+use crate::metrics::Format;
 use crate::node::Handle;
 
 /// What `/version` answers.
@@ -48,14 +49,14 @@ pub struct Versions {
 struct Admin {
     handle: Handle,
     versions: Versions,
-    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    metrics: Arc<dyn Fn(Format) -> String + Send + Sync>,
 }
 
-/// The routes of this door. `metrics` renders the Prometheus text.
+/// The routes of this door. `metrics` renders them in the format that the scraper wants.
 pub fn router(
     handle: Handle,
     versions: Versions,
-    metrics: impl Fn() -> String + Send + Sync + 'static,
+    metrics: impl Fn(Format) -> String + Send + Sync + 'static,
 ) -> Router {
     Router::new()
         .route("/", get_only(page::show))
@@ -89,10 +90,11 @@ async fn version(State(admin): State<Admin>) -> Response {
     axum::Json(admin.versions).into_response()
 }
 
-async fn metrics_text(State(admin): State<Admin>) -> Response {
-    const PROMETHEUS_TEXT: HeaderValue =
-        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], (admin.metrics)()).into_response()
+async fn metrics_text(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let format = Format::accepted(accept);
+    let content_type = HeaderValue::from_static(format.content_type());
+    ([(header::CONTENT_TYPE, content_type)], (admin.metrics)(format)).into_response()
 }
 
 /// Plain text that no browser takes for anything else.

@@ -153,9 +153,7 @@ impl Check {
 }
 
 fn non_learner(handle: &Handle) -> Result<(), String> {
-    let id = handle.status().node_id;
-    let learner = handle.members().iter().any(|member| member.id == id && member.learner);
-    if learner { Err("not supported for learner".to_owned()) } else { Ok(()) }
+    if handle.status().learner { Err("not supported for learner".to_owned()) } else { Ok(()) }
 }
 
 fn started(handle: &Handle) -> Result<(), String> {

@@ -37,6 +37,7 @@ fn routes(change: impl FnOnce(&mut node::Status)) -> Router {
         applied_at_start: true,
         disk_stalled: false,
         shutting_down: false,
+        learner: false,
         removed: false,
     };
     change(&mut status);
@@ -66,7 +67,7 @@ fn routes(change: impl FnOnce(&mut node::Status)) -> Router {
     let limits = Limits { request_bytes_max: 1024, quota_bytes: 1 << 20 };
     let handle = Handle::new(requests, statuses, Pulse::new(), machine, members, limits);
     let versions = Versions { server: "3.6.1", cluster: "3.6.0", storage: "3.6.0", node: "0.9.0" };
-    router(handle, versions, || "up 1\n".to_owned())
+    router(handle, versions, |format| format!("{format:?} 1\n"))
 }
 
 async fn ask(routes: &Router, method: Method, path: &str) -> (StatusCode, String) {
@@ -99,7 +100,7 @@ async fn a_healthy_member_says_so_everywhere() {
     let verbose = "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n\
                    [+]non_learner ok\n[+]started ok\nok\n";
     assert_eq!(get(&routes, "/readyz?verbose").await, ok(verbose));
-    assert_eq!(get(&routes, "/metrics").await, ok("up 1\n"));
+    assert_eq!(get(&routes, "/metrics").await, ok("Prometheus 1\n"));
     let version = concat!(
         r#"{"etcdserver":"3.6.1","etcdcluster":"3.6.0","storage":"3.6.0","#,
         r#""raft_node":"0.9.0"}"#

@@ -43,10 +43,28 @@ impl ClusterService {
 
     /// Changes the membership for a request that may be refused in etcd's words.
     async fn change(&self, change: Change) -> Result<(), Failure> {
-        let moved = matches!(change, Change::Relocate { .. });
-        match self.context.handle.change_membership(vec![change]).await {
-            Err(RequestError::Change(ChangeError::Exists)) if moved => Err(Failure::PeerUrlsExist),
-            outcome => outcome.map_err(Failure::from),
+        let outcome = self.context.handle.change_membership(vec![change.clone()]).await;
+        match (outcome, &change) {
+            (Err(RequestError::Change(ChangeError::Exists)), Change::Relocate { .. }) => {
+                Err(Failure::PeerUrlsExist)
+            }
+            (Err(RequestError::Change(ChangeError::NoQuorum)), _) => Err(self.no_quorum(&change)),
+            (outcome, _) => outcome.map_err(Failure::from),
+        }
+    }
+
+    /// Why a change would leave no quorum. As in etcd, a quorum that cannot be had since members
+    /// were never started is told from one whose members are out of touch, which may pass.
+    fn no_quorum(&self, change: &Change) -> Failure {
+        let config = self.context.handle.directory().configuration();
+        let members = self.context.handle.members();
+        let is_started = |id: NodeId| {
+            members.iter().any(|member| member.id == id && !member.client_addrs.is_empty())
+        };
+        if too_few_started(&config, change, is_started) {
+            Failure::NotEnoughStarted
+        } else {
+            Failure::Request(RequestError::Change(ChangeError::NoQuorum))
         }
     }
 
@@ -144,6 +162,29 @@ fn known_id(raw: u64) -> Result<NodeId, Failure> {
     NodeId::new(raw).ok_or(Failure::Request(RequestError::Change(ChangeError::Unknown)))
 }
 
+/// Whether the voters after `change` would make no quorum though all that were ever started came.
+fn too_few_started(
+    config: &Configuration,
+    change: &Change,
+    is_started: impl Fn(NodeId) -> bool,
+) -> bool {
+    let mut voters = config.voters.clone();
+    let mut promoted = None;
+    match change {
+        Change::Remove(id) => {
+            voters.remove(id);
+        }
+        Change::Promote(id) => {
+            voters.insert(*id);
+            promoted = Some(*id);
+        }
+        Change::Add { .. } | Change::Relocate { .. } => {}
+    }
+    // One that is to be promoted has answered the leader.
+    let is_there = |id: &&NodeId| promoted == Some(**id) || is_started(**id);
+    voters.iter().filter(is_there).count() < voters.len() / 2 + 1
+}
+
 /// The id after all that were ever given away.
 fn next_id(config: &Configuration) -> Option<NodeId> {
     let last = config.members().last().max(config.removed.last()).map_or(0, |id| id.get());
@@ -192,6 +233,26 @@ mod tests {
             &["http://node4:5001", "http://node5:5001"],
         ] {
             assert_eq!(address_in(&urls(bad)), Err(Failure::BadUrls), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_quorum_of_members_that_never_started_is_told_from_one_out_of_touch() {
+        let id = |raw| NodeId::new(raw).expect("positive");
+        let config = |voters: &[u64]| Configuration::of_voters(voters.iter().copied().map(id));
+        let table: [(&[u64], Change, &[u64], bool); 6] = [
+            // The last voter.
+            (&[1], Change::Remove(id(1)), &[1], true),
+            (&[1, 2, 3], Change::Remove(id(2)), &[1, 2, 3], false),
+            (&[1, 2, 3], Change::Remove(id(1)), &[1, 2], true),
+            (&[1, 2, 3], Change::Remove(id(3)), &[1, 2], false),
+            (&[1], Change::Promote(id(2)), &[1], false),
+            (&[1, 2], Change::Promote(id(3)), &[1], false),
+        ];
+        for (voters, change, started, expected) in table {
+            let is_started = |id: NodeId| started.contains(&id.get());
+            let told = too_few_started(&config(voters), &change, is_started);
+            assert_eq!(told, expected, "{change:?} of {voters:?}, started {started:?}");
         }
     }
 

@@ -1,8 +1,9 @@
 //! The one table from failures to gRPC statuses.
 //!
-//! Codes and texts are etcd's: its clients tell errors apart by the exact text. One code differs.
-//! etcd sends "too many requests" as `UNKNOWN` by an oversight; here it is `RESOURCE_EXHAUSTED`,
-//! which its clients treat alike and all others understand.
+//! Codes and texts are etcd's: its clients tell errors apart by the exact text. Two codes differ.
+//! etcd sends "too many requests" and "not enough started members" as `UNKNOWN` by an oversight;
+//! here they are what its own table of errors says, `RESOURCE_EXHAUSTED` and
+//! `FAILED_PRECONDITION`, which its clients treat alike and all others understand.
 
 use tonic::{Code, Status};
 
@@ -25,6 +26,10 @@ pub(super) enum Failure {
     PeerUrlsExist,
     /// One learner more than may stay one.
     TooManyLearners,
+    /// The voters after a change that were ever started would make no quorum.
+    NotEnoughStarted,
+    /// A learner does not answer this.
+    Learner,
 }
 
 impl From<RequestError> for Failure {
@@ -57,6 +62,11 @@ const fn row(failure: Failure) -> (Code, &'static str) {
         Failure::TooManyLearners => {
             (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")
         }
+        Failure::NotEnoughStarted => (
+            Code::FailedPrecondition,
+            "etcdserver: re-configuration failed due to not enough started members",
+        ),
+        Failure::Learner => (Code::FailedPrecondition, "etcdserver: rpc not supported for learner"),
     }
 }
 
@@ -85,7 +95,7 @@ const fn request_row(error: RequestError) -> (Code, &'static str) {
 /// etcd has no texts for what its server waits out: a change under way, a leader that is new.
 const fn change_row(why: ChangeError) -> (Code, &'static str) {
     match why {
-        ChangeError::UnderWay | ChangeError::Unsettled => {
+        ChangeError::UnderWay | ChangeError::Unsettled | ChangeError::NoQuorum => {
             (Code::Unavailable, "etcdserver: unhealthy cluster")
         }
         ChangeError::Exists | ChangeError::WasRemoved => {
@@ -98,10 +108,6 @@ const fn change_row(why: ChangeError) -> (Code, &'static str) {
         ChangeError::NotCaughtUp => (
             Code::FailedPrecondition,
             "etcdserver: can only promote a learner member which is in sync with leader",
-        ),
-        ChangeError::NoQuorum => (
-            Code::FailedPrecondition,
-            "etcdserver: re-configuration failed due to not enough started members",
         ),
         ChangeError::TooMany => {
             (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")

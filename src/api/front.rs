@@ -1,11 +1,13 @@
 //! The way in from the client port: gRPC and HTTP on one listener.
 //!
 //! Key-value calls are nearly all of the traffic, so they go straight to their service; the
-//! router, which boxes and copies for each request, sees only the rest.
+//! router, which boxes and copies for each request, sees only the rest. Here too every call is
+//! counted, and what a learner does not answer is refused.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,9 +21,14 @@ use tonic::transport::Server;
 use tonic::{Code, Status};
 use tower::Service;
 
+use crate::metrics::{RpcCall, Rpcs};
+use crate::node::Handle;
 use crate::proto::etcdserverpb::kv_server::KvServer;
 
+use super::counted;
+use super::error::{Failure, to_status};
 use super::kv::KvService;
+use super::methods::{self, AtLearner, METHODS};
 
 type Kv = KvServer<KvService>;
 
@@ -56,14 +63,32 @@ pub fn server() -> Server {
 /// Everything that the client port serves.
 #[derive(Clone)]
 pub struct Front {
+    handle: Handle,
+    rpcs: Arc<Rpcs>,
     kv: Kv,
     rest: Routes,
 }
 
 impl Front {
-    pub(super) fn new(kv: Kv, services: Routes, http: Router) -> Self {
+    pub(super) fn new(
+        handle: Handle,
+        rpcs: Arc<Rpcs>,
+        kv: Kv,
+        services: Routes,
+        http: Router,
+    ) -> Self {
         let rest = services.into_axum_router().merge(http).fallback(unknown);
-        Self { kv, rest: Routes::from(rest).prepare() }
+        Self { handle, rpcs, kv, rest: Routes::from(rest).prepare() }
+    }
+}
+
+impl Front {
+    fn answer(&mut self, request: Request<Body>) -> Answer {
+        if is_kv(request.uri().path()) {
+            Answer::Kv(self.kv.call(request))
+        } else {
+            Answer::Rest(Box::new(self.rest.call(request)))
+        }
     }
 }
 
@@ -78,11 +103,17 @@ impl Service<Request<Body>> for Front {
     }
 
     fn call(&mut self, request: Request<Body>) -> FrontFuture {
-        if is_kv(request.uri().path()) {
-            FrontFuture::Kv(self.kv.call(request))
+        let Some(at) = methods::find(request.uri().path()) else {
+            return FrontFuture { call: None, answer: self.answer(request) };
+        };
+        let (call, request) = counted::begin(&self.rpcs, at, request);
+        let refused = METHODS[at].at_learner == AtLearner::Refused;
+        let answer = if refused && self.handle.status().learner {
+            Answer::Refusal(Some(to_status(Failure::Learner).into_http()))
         } else {
-            FrontFuture::Rest(Box::new(self.rest.call(request)))
-        }
+            self.answer(request)
+        };
+        FrontFuture { call: Some(call), answer }
     }
 }
 
@@ -92,29 +123,45 @@ fn is_kv(path: &str) -> bool {
 }
 
 /// An answer of [`Front`] under way.
-pub enum FrontFuture {
+pub struct FrontFuture {
+    /// Counts it, if it is a known call.
+    call: Option<RpcCall>,
+    answer: Answer,
+}
+
+enum Answer {
     /// From the key-value service.
     Kv(<Kv as Service<Request<Body>>>::Future),
     /// From anything else; boxed, lest every key-value call carry its size.
     Rest(Box<<Routes as Service<Request<Body>>>::Future>),
+    /// From here.
+    Refusal(Option<Response<Body>>),
 }
 
 impl Future for FrontFuture {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Self::Kv(answer) => {
+        let Self { call, answer } = self.get_mut();
+        let response = match answer {
+            Answer::Kv(answer) => {
                 let mut response = ready!(answer.as_mut().poll(cx))?;
                 // An answer's status follows in its trailers: its headers name the content type
                 // and nothing else. Only a refusal has more.
                 if response.headers().len() > 1 {
                     oversize_as_in_etcd(&mut response);
                 }
-                Poll::Ready(Ok(response))
+                response
             }
-            Self::Rest(answer) => Pin::new(answer).poll(cx),
-        }
+            Answer::Rest(answer) => ready!(Pin::new(answer).poll(cx))?,
+            Answer::Refusal(response) => {
+                response.take().expect("a future is not polled after its end")
+            }
+        };
+        Poll::Ready(Ok(match call.take() {
+            Some(call) => counted::end(call, response),
+            None => response,
+        }))
     }
 }
 

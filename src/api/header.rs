@@ -7,7 +7,7 @@ use crate::node::Handle;
 use crate::proto::etcdserverpb::ResponseHeader;
 use crate::raft::Term;
 
-use super::error::to_status;
+use super::error::{Failure, to_status};
 
 /// The node behind the services of one port.
 #[derive(Clone)]
@@ -44,6 +44,11 @@ impl Context {
     /// The header of an answer that stands at `revision`, given now.
     pub(super) fn header_now(&self, revision: i64) -> ResponseHeader {
         self.header(revision, self.handle.status().term)
+    }
+
+    /// Refuses what a learner cannot answer, if this is one.
+    pub(super) fn refuse_at_learner(&self) -> Result<(), Status> {
+        if self.handle.status().learner { Err(to_status(Failure::Learner)) } else { Ok(()) }
     }
 
     /// Refuses at once what may only be served under a leader when there is none: clients ask for

@@ -135,6 +135,7 @@ mod tests {
             applied_at_start: true,
             disk_stalled: false,
             shutting_down,
+            learner: false,
             removed: false,
         })
     }

@@ -71,6 +71,9 @@ impl Kv for KvService {
         self.context.admit(request.metadata())?;
         let request = request.into_inner();
         let serializable = request.serializable;
+        if !serializable {
+            self.context.refuse_at_learner()?;
+        }
         let request = convert::range(request)?;
         request.validate().map_err(to_status)?;
         self.barrier_unless(serializable).await?;
@@ -138,6 +141,7 @@ impl Kv for KvService {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
+        self.context.admit(request.metadata())?;
         self.context.admit(request.metadata())?;
         let pb::CompactionRequest { revision, physical } = request.into_inner();
         let command = kv::Command::Compact(kv::CompactionRequest { revision });

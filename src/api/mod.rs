@@ -10,6 +10,7 @@
 pub mod ask;
 mod cluster;
 mod convert;
+mod counted;
 mod error;
 mod front;
 mod header;
@@ -17,16 +18,20 @@ mod health;
 mod kv;
 mod maintenance;
 mod membership;
+mod methods;
 mod registration;
 mod scan;
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
+use crate::metrics::{RpcName, Rpcs};
 use crate::node::Handle;
 use crate::proto;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
@@ -111,14 +116,24 @@ const PEER_SERVICES: &[&str] = &[
 ];
 
 /// Everything that the client port serves: etcd's services, health and reflection over gRPC, and
-/// the routes of `http`. To be given to [`server`] with HTTP/1.1 accepted.
-pub fn client_service(handle: Handle, http: axum::Router) -> Front {
+/// the routes of `http`. To be given to [`server`] with HTTP/1.1 accepted. Its calls are counted in
+/// `rpcs`, which is made of [`rpc_names`].
+pub fn client_service(handle: Handle, http: axum::Router, rpcs: Arc<Rpcs>) -> Front {
     let context = header::Context::new(handle.clone());
     let services = Routes::new(cluster::ClusterService::server(context.clone()))
         .add_service(maintenance::MaintenanceService::server(context.clone()))
-        .add_service(health::HealthService::server(handle, CLIENT_SERVICES));
+        .add_service(health::HealthService::server(handle.clone(), CLIENT_SERVICES));
     let services = with_reflection(services, proto::CLIENT_DESCRIPTORS, CLIENT_SERVICES);
-    Front::new(kv::KvService::server(context), services, http)
+    Front::new(handle, rpcs, kv::KvService::server(context), services, http)
+}
+
+/// The calls of the client port, in the order in which it counts them.
+pub fn rpc_names() -> impl Iterator<Item = RpcName> {
+    methods::METHODS.iter().map(|method| RpcName {
+        service: method.service,
+        method: method.name,
+        kind: method.kind,
+    })
 }
 
 /// What the peer port serves beside Raft itself, which is the transport's: to be added to it.
@@ -135,7 +150,12 @@ fn with_reflection(services: Routes, descriptors: &'static [u8], served: &[&str]
     let builder = || {
         let builder = Builder::configure()
             .register_encoded_file_descriptor_set(descriptors)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // The library adds the descriptor of the version that it builds, and both are served.
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(
+                tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+            );
         served.iter().fold(builder, |builder, service| builder.with_service_name(*service))
     };
     services

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -15,12 +16,14 @@ use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::kv;
+use crate::metrics::{Constants, Format, Metrics, RpcKind};
 use crate::node::clock::Pulse;
 use crate::node::{self, Applied, Event, Handle, Limits, Member, RequestError, Ticket};
 use crate::proto::etcdserverpb as pb;
@@ -32,6 +35,16 @@ use crate::proto::node::node_registration_client::NodeRegistrationClient;
 use crate::proto::node::{Empty, RequestVoteArgs, Signal};
 use crate::raft::{Index, NodeId, Role, Term};
 
+use super::methods::{AtLearner, METHODS, Method};
+
+/// The older version of reflection.
+mod v1alpha {
+    pub use tonic_reflection::pb::v1alpha::ServerReflectionRequest;
+    pub use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+    pub use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+    pub use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
+}
+
 const CLUSTER_ID: u64 = 0xc1;
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
@@ -40,6 +53,7 @@ struct World {
     status: Arc<watch::Sender<Arc<node::Status>>>,
     client: Channel,
     peer: Channel,
+    metrics: Arc<Metrics>,
 }
 
 /// A member that leads if `leads`, and otherwise knows no leader.
@@ -62,6 +76,7 @@ async fn member(leads: bool) -> World {
         applied_at_start: true,
         disk_stalled: false,
         shutting_down: false,
+        learner: false,
         removed: false,
     };
     let (status, statuses) = watch::channel(Arc::new(status));
@@ -80,7 +95,9 @@ async fn member(leads: bool) -> World {
         Handle::new(requests, statuses, pulse.clone(), Arc::clone(&machine), members, limits);
     tokio::spawn(drive(inbox, machine, leads, pulse));
 
-    let front = super::client_service(handle.clone(), axum::Router::new());
+    let metrics = Arc::new(Metrics::of(Constants::default(), super::rpc_names()));
+    let rpcs = Arc::clone(&metrics.rpcs);
+    let front = super::client_service(handle.clone(), axum::Router::new(), rpcs);
     let (client_addr, incoming) = listen().await;
     tokio::spawn(super::server().accept_http1(true).serve_with_incoming(front, incoming));
     let (peer_addr, incoming) = listen().await;
@@ -90,6 +107,7 @@ async fn member(leads: bool) -> World {
         status: Arc::new(status),
         client: connect(client_addr).await,
         peer: connect(peer_addr).await,
+        metrics,
     }
 }
 
@@ -299,24 +317,141 @@ async fn services_that_do_not_exist_are_unimplemented_by_name() {
     assert_refused(granted, Code::Unimplemented, "unknown service etcdserverpb.Lease");
 }
 
+/// One answer of reflection, in the newer of its versions.
+async fn reflected(channel: Channel, question: MessageRequest) -> MessageResponse {
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let mut reflection = ServerReflectionClient::new(channel);
+    let answers = reflection.server_reflection_info(tokio_stream::iter([request])).await;
+    let answer = answers.expect("served").into_inner().next().await;
+    answer.expect("one answer").expect("no error").message_response.expect("a message")
+}
+
+/// The same in the older version, whose messages have the same form.
+async fn reflected_alpha(channel: Channel, symbol: &str) -> v1alpha::MessageResponse {
+    let request = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1alpha::MessageRequest::FileContainingSymbol(symbol.to_owned())),
+    };
+    let mut reflection = v1alpha::ServerReflectionClient::new(channel);
+    let answers = reflection.server_reflection_info(tokio_stream::iter([request])).await;
+    let answer = answers.expect("served").into_inner().next().await;
+    answer.expect("one answer").expect("no error").message_response.expect("a message")
+}
+
 #[tokio::test]
-async fn reflection_names_what_is_served_and_nothing_else() {
+async fn reflection_names_what_is_served_and_describes_all_that_it_names() {
     let world = member(true).await;
     for (channel, served) in
         [(world.client, super::CLIENT_SERVICES), (world.peer, super::PEER_SERVICES)]
     {
-        let mut reflection = ServerReflectionClient::new(channel);
-        let request = ServerReflectionRequest {
-            host: String::new(),
-            message_request: Some(MessageRequest::ListServices(String::new())),
-        };
-        let answers = reflection.server_reflection_info(tokio_stream::iter([request])).await;
-        let answer = answers.expect("served").into_inner().next().await;
-        let answer = answer.expect("one answer").expect("no error").message_response;
-        let Some(MessageResponse::ListServicesResponse(list)) = answer else {
+        let list = MessageRequest::ListServices(String::new());
+        let answer = reflected(channel.clone(), list).await;
+        let MessageResponse::ListServicesResponse(list) = answer else {
             panic!("another answer than asked for: {answer:?}");
         };
         let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
         assert_eq!(names, served);
+        for service in served {
+            let symbol = MessageRequest::FileContainingSymbol((*service).to_owned());
+            let answer = reflected(channel.clone(), symbol).await;
+            let described = matches!(answer, MessageResponse::FileDescriptorResponse(_));
+            assert!(described, "{service}: {answer:?}");
+            let answer = reflected_alpha(channel.clone(), service).await;
+            let described = matches!(answer, v1alpha::MessageResponse::FileDescriptorResponse(_));
+            assert!(described, "{service}: {answer:?}");
+        }
+    }
+}
+
+/// Calls a method with an empty message, which stands for whatever it takes.
+async fn call(channel: &Channel, method: &Method) -> Result<(), Status> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
+    let path = format!("/{}/{}", method.service, method.name).parse().expect("a path");
+    let codec = ProstCodec::<(), ()>::default();
+    match method.kind {
+        RpcKind::Unary => grpc.unary(Request::new(()), path, codec).await.map(drop),
+        RpcKind::ServerStream => {
+            grpc.server_streaming(Request::new(()), path, codec).await.map(drop)
+        }
+        RpcKind::BidiStream => {
+            let nothing = Request::new(tokio_stream::empty::<()>());
+            grpc.streaming(nothing, path, codec).await.map(drop)
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_learner_answers_what_claims_neither_to_be_recent_nor_to_decide() {
+    let world = member(true).await;
+    let text = "etcdserver: rpc not supported for learner";
+    world.status.send_modify(|status| Arc::make_mut(status).learner = true);
+    for method in METHODS {
+        let answer = call(&world.client, method).await;
+        let refused = answer.is_err_and(|status| {
+            (status.code(), status.message()) == (Code::FailedPrecondition, text)
+        });
+        let expected = method.at_learner != AtLearner::Served;
+        assert_eq!(refused, expected, "{}/{}", method.service, method.name);
+    }
+    let mut kv = KvClient::new(world.client.clone());
+    kv.range(get("k", true)).await.expect("its own data, as old as they may be");
+    assert_refused(kv.range(get("k", false)).await, Code::FailedPrecondition, text);
+
+    world.status.send_modify(|status| Arc::make_mut(status).learner = false);
+    kv.range(get("k", false)).await.expect("it votes now");
+    kv.put(put("k", "v")).await.expect("it votes now");
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_their_ends() {
+    let world = member(true).await;
+    let mut kv = KvClient::new(world.client.clone());
+    kv.put(put("k", "v")).await.expect("done");
+    kv.put(put("", "v")).await.expect_err("no key");
+    kv.range(get("k", false)).await.expect("done");
+    let mut lease = LeaseClient::new(world.client.clone());
+    lease.lease_grant(pb::LeaseGrantRequest::default()).await.expect_err("no such service");
+    let list = MessageRequest::ListServices(String::new());
+    reflected(world.client.clone(), list).await;
+    let mut health = HealthClient::new(world.client.clone());
+    let mut verdicts =
+        health.watch(HealthCheckRequest::default()).await.expect("known").into_inner();
+    verdicts.next().await.expect("goes on").expect("no error");
+    drop(verdicts);
+
+    let labels = |method: &str, service: &str, kind: &str| {
+        format!("grpc_method=\"{method}\",grpc_service=\"{service}\",grpc_type=\"{kind}\"}}")
+    };
+    let put = labels("Put", "etcdserverpb.KV", "unary");
+    let range = labels("Range", "etcdserverpb.KV", "unary");
+    let info = labels("ServerReflectionInfo", super::REFLECTION, "bidi_stream");
+    let watch = labels("Watch", super::HEALTH, "server_stream");
+    let expected = [
+        format!("grpc_server_started_total{{{put} 2"),
+        format!("grpc_server_handled_total{{grpc_code=\"OK\",{put} 1"),
+        format!("grpc_server_handled_total{{grpc_code=\"InvalidArgument\",{put} 1"),
+        format!("grpc_server_msg_received_total{{{put} 2"),
+        format!("grpc_server_msg_sent_total{{{put} 1"),
+        format!("grpc_server_handled_total{{grpc_code=\"OK\",{range} 1"),
+        format!("grpc_server_handling_seconds_count{{{range} 1"),
+        format!("grpc_server_started_total{{{info} 1"),
+        format!("grpc_server_handled_total{{grpc_code=\"OK\",{info} 1"),
+        format!("grpc_server_msg_received_total{{{info} 1"),
+        format!("grpc_server_msg_sent_total{{{info} 1"),
+        format!("grpc_server_handled_total{{grpc_code=\"Canceled\",{watch} 1"),
+        format!("grpc_server_msg_sent_total{{{watch} 1"),
+    ];
+    // The server hears a little later that a client has gone.
+    for _ in 0..1000 {
+        let text = world.metrics.render(Format::Prometheus);
+        if expected.iter().all(|line| text.lines().any(|printed| printed == line)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let text = world.metrics.render(Format::Prometheus);
+    for line in &expected {
+        assert!(text.lines().any(|printed| printed == line), "{line} is not in\n{text}");
     }
 }

@@ -18,6 +18,7 @@ use crate::transport::{
     Delivery, Disowned, Inbox, SnapshotSink, SnapshotSource, Snapshots, Transport,
 };
 
+use super::advice::Advice;
 use super::exit;
 
 /// The way from the transport to the driver, to the list of members, and to the end of it all.
@@ -27,6 +28,7 @@ pub(super) struct DriverInbox {
     members: Members,
     instances: Arc<Mutex<Instances<RealDisk>>>,
     disowning: watch::Sender<Option<Disowned>>,
+    advice: Arc<Advice>,
 }
 
 impl DriverInbox {
@@ -35,8 +37,10 @@ impl DriverInbox {
         members: Members,
         instances: Instances<RealDisk>,
         disowning: watch::Sender<Option<Disowned>>,
+        advice: Advice,
     ) -> Self {
-        Self { events, members, instances: Arc::new(Mutex::new(instances)), disowning }
+        let (instances, advice) = (Arc::new(Mutex::new(instances)), Arc::new(advice));
+        Self { events, members, instances, disowning, advice }
     }
 }
 
@@ -65,7 +69,7 @@ impl Inbox for DriverInbox {
         let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
         match instances.meet(peer, instance) {
             Ok(same) => same,
-            Err(error) => exit::fatal(exit::DISK, &error.to_string()),
+            Err(error) => exit::fatal(exit::DISK, &self.advice.on_storage(&error)),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::proto::raft as wire;
 use crate::proto::raft::membership_client::MembershipClient;
 use crate::raft::{Configuration, NodeId};
 use crate::storage::{self, RealDisk};
+use crate::transport::describe;
 
 use super::start::{StartError, node_id};
 
@@ -125,7 +126,7 @@ fn is_final(status: &Status) -> bool {
 }
 
 async fn ask(config: &Config, addr: &str) -> Result<wire::JoinReply, Status> {
-    let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
+    let unreachable = |error: tonic::transport::Error| Status::unavailable(describe(&error));
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(unreachable)?;
     let endpoint = endpoint.connect_timeout(DIAL_TIMEOUT).timeout(ASK_TIMEOUT);
     let dialled = tokio::time::timeout(DIAL_TIMEOUT, endpoint.connect()).await;

@@ -15,7 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use tracing::{error, info};
 
 use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::node::driver::{Driver, DriverParts};
 use crate::node::{Event, Handle, Ticket, barrier};
 use crate::raft::{Configuration, NodeId};
@@ -24,6 +24,7 @@ use crate::transport::Disowned;
 use crate::{admin, api, transport};
 
 use super::REQUESTS_MAX;
+use super::advice::Advice;
 use super::bridge::{DriverInbox, SnapshotFiles, TransportOutbox};
 use super::start::{StartError, start_thread};
 
@@ -63,6 +64,7 @@ impl Consensus {
             client_addr: config.client_advertise.clone(),
         };
         transport_config.instance = network.instances.own();
+        let advice = Advice::new(config);
         let handle = handle.clone();
         let (end, ended) = oneshot::channel();
         let thread = start_thread("consensus", move || {
@@ -73,7 +75,7 @@ impl Consensus {
                 let (transport, raft) = transport::start(
                     transport_config,
                     reached(&network.membership, &known),
-                    DriverInbox::new(messages, directory.clone(), instances, disowning),
+                    DriverInbox::new(messages, directory.clone(), instances, disowning, advice),
                     SnapshotFiles::new(snapshots),
                     Arc::new(|_name, work| tokio::spawn(work).abort_handle()),
                 );
@@ -83,7 +85,8 @@ impl Consensus {
                     if let Err(error) =
                         server.add_routes(routes).serve_with_incoming(incoming).await
                     {
-                        error!(%error, "the peer port has failed");
+                        let error = transport::describe(&error);
+                        error!(error, "the peer port has failed");
                     }
                 });
                 let outbox = TransportOutbox::new(transport.clone(), directory, known);
@@ -140,12 +143,11 @@ impl Clients {
             cluster: api::CLUSTER_VERSION,
             storage: api::STORAGE_VERSION,
         };
-        let metrics = Arc::clone(metrics);
         let (barriers, asked) = mpsc::channel(REQUESTS_MAX);
         runtime.spawn(barrier::share(asked, handle.requests()));
         let handle = handle.clone().sharing_barriers(barriers);
-        let http = admin::router(handle.clone(), versions, move || metrics.render());
-        let service = api::client_service(handle, http);
+        let http = admin::router(handle.clone(), versions, scrape(handle.clone(), metrics));
+        let service = api::client_service(handle, http, Arc::clone(&metrics.rpcs));
         let (drain, drain_asked) = oneshot::channel();
         let (done, drained) = thread_channel::channel();
         info!(
@@ -161,7 +163,7 @@ impl Clients {
                 .accept_http1(true)
                 .serve_with_incoming_shutdown(service, incoming, asked);
             if let Err(error) = runtime.block_on(serving) {
-                error!(%error, "the client port has failed");
+                error!(error = transport::describe(&error), "the client port has failed");
             }
             // Nobody may be listening any more.
             let _ = done.send(());
@@ -175,6 +177,21 @@ impl Clients {
         let _ = self.drain.send(());
         let left = deadline.saturating_duration_since(Instant::now());
         self.drained.recv_timeout(left).is_ok()
+    }
+}
+
+/// Renders the metrics, those that are kept elsewhere as they are now.
+fn scrape(
+    handle: Handle,
+    metrics: &Arc<Metrics>,
+) -> impl Fn(metrics::Format) -> String + Send + Sync + 'static {
+    let metrics = Arc::clone(metrics);
+    move |format| {
+        let (compacted, keys) =
+            handle.with_store(|store| (store.compacted_revision(), store.keys()));
+        metrics.compact_revision.set(compacted);
+        metrics.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+        metrics.render(format)
     }
 }
 

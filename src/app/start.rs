@@ -12,9 +12,10 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
+use crate::api;
 use crate::config::Config;
 use crate::kv::Machine;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::node::applier::{self, Applier};
 use crate::node::clock::{self, Pulse, Ticker};
 use crate::node::driver::{self, DriverParts, Inboxes};
@@ -28,6 +29,7 @@ use crate::raft::{
 use crate::storage::{self, Identity, Instances, Options, RealDisk, SnapshotStore, Wal};
 use crate::transport::Disowned;
 
+use super::advice::Advice;
 use super::origin::Origin;
 use super::serve::{Clients, Consensus, Network, runtime};
 use super::{COMPLETIONS_MAX, MESSAGES_MAX, REQUESTS_MAX, exit, unused};
@@ -155,7 +157,7 @@ impl Node {
         let membership = in_force(&recovered.restored);
         unused::warn_of(config, &membership);
 
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::of(constants(config), api::rpc_names()));
         metrics.quota_bytes.set(config.quota_bytes);
         let pulse = Pulse::new();
         let machine = Arc::new(RwLock::new(recovered.machine));
@@ -190,6 +192,7 @@ impl Node {
             machine,
             completions,
             metrics: Arc::clone(&metrics),
+            advice: Advice::new(config),
         })?;
         let driver = DriverParts {
             identity: identity(config, origin),
@@ -241,6 +244,7 @@ struct WorkersParts {
     machine: Arc<RwLock<Machine>>,
     completions: mpsc::Sender<Event<Ticket>>,
     metrics: Arc<Metrics>,
+    advice: Advice,
 }
 
 /// The threads that wait for disks. Each ends when nobody can give it work any more, but for the
@@ -259,7 +263,8 @@ impl Workers {
         let (spares, spare_jobs) = thread_channel::channel();
         let (to_snapshotter, snapshotter_jobs) = thread_channel::channel();
         let (to_applier, applier_jobs) = thread_channel::channel();
-        let WorkersParts { wal, snapshots, applied, config, machine, completions, metrics } = parts;
+        let WorkersParts { wal, snapshots, applied, config, machine, .. } = parts;
+        let WorkersParts { completions, metrics, advice, .. } = parts;
 
         let ways = persister::Ways {
             jobs: persister_jobs,
@@ -283,11 +288,12 @@ impl Workers {
         let applier_ways =
             applier::Ways { jobs: applier_jobs, snapshotter: to_snapshotter, done: completions };
         let back = persister.clone();
+        let applier_advice = advice.clone();
         let threads = vec![
             start_thread("spare", move || persister::make_spares(&spare_jobs, &back))?,
-            start_thread("wal", move || run_persister(&log, &ways))?,
+            start_thread("wal", move || run_persister(&log, &ways, &advice))?,
             start_thread("snapshot", move || snapshotter.run(&snapshotter_jobs))?,
-            start_thread("apply", move || run_applier(&applier, &applier_ways))?,
+            start_thread("apply", move || run_applier(&applier, &applier_ways, &applier_advice))?,
         ];
         Ok((Self { persister, threads }, log_way, applier_way))
     }
@@ -303,17 +309,21 @@ impl Workers {
     }
 }
 
-fn run_persister(log: &Mutex<Persister<RealDisk>>, ways: &persister::Ways<RealDisk>) {
+fn run_persister(
+    log: &Mutex<Persister<RealDisk>>,
+    ways: &persister::Ways<RealDisk>,
+    advice: &Advice,
+) {
     if let Err(error) = persister::run(log, ways) {
-        exit::fatal(exit::DISK, &error.to_string());
+        exit::fatal(exit::DISK, &advice.on_storage(&error));
     }
 }
 
-fn run_applier(applier: &Mutex<Applier<RealDisk>>, ways: &applier::Ways) {
+fn run_applier(applier: &Mutex<Applier<RealDisk>>, ways: &applier::Ways, advice: &Advice) {
     match applier::run(applier, ways) {
         Ok(()) => {}
         Err(error) => {
-            let why = error.to_string();
+            let why = advice.on_recovery(&error);
             exit::fatal(StartError::from(error).exit_code(), &why);
         }
     }
@@ -417,6 +427,15 @@ fn addresses(config: &Config, origin: &Origin) -> BTreeMap<NodeId, String> {
     members(config, origin).into_iter().map(|member| (member.id, member.peer_addr)).collect()
 }
 
+/// What its metrics say of this member once and for all.
+fn constants(config: &Config) -> metrics::Constants {
+    metrics::Constants {
+        server_id: format!("{:x}", config.node_id),
+        server_version: api::VERSION,
+        cluster_version: api::CLUSTER_VERSION,
+    }
+}
+
 fn tick(config: &Config) -> Duration {
     driver::tick_length(Duration::from_millis(config.heartbeat_interval_ms))
 }
@@ -476,6 +495,7 @@ fn first_status(config: &Config, origin: &Origin) -> Status {
         applied_at_start: false,
         disk_stalled: false,
         shutting_down: false,
+        learner: false,
         removed: false,
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, mirror};
 use crate::raft::{Configuration, Message, NodeId, Persist, Role, Transition};
 use crate::storage::Disk;
 
@@ -269,6 +269,7 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
             } else {
                 (last.role, last.term, last.leader, last.ready, last.leader_confirmed)
                     != (next.role, next.term, next.leader, next.ready, next.leader_confirmed)
+                    || last.learner != next.learner
             }
         };
         if !changed {
@@ -278,8 +279,9 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
         metrics.has_leader.set(i64::from(next.leader.is_some()));
         metrics.is_leader.set(i64::from(next.role == Role::Leader));
         metrics.term.set(next.term.0.cast_signed());
-        metrics.committed_index.set(next.commit.0.cast_signed());
-        metrics.applied_index.set(next.applied.0.cast_signed());
+        metrics.is_learner.set(i64::from(next.learner));
+        mirror(&metrics.committed_index, next.commit.0);
+        mirror(&metrics.applied_index, next.applied.0);
         metrics.proposals_pending.set(i64::try_from(next.proposals_pending).unwrap_or(i64::MAX));
         self.parts.status.send_replace(Arc::new(next));
     }
@@ -290,8 +292,11 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
         let disk_stalled = self.parts.replica.disk_stalled();
         let shutting_down = self.parts.replica.stopping();
         let applied_at_start = self.parts.replica.caught_up();
+        let (own, config) = (self.parts.identity.node_id, raft.membership());
+        // One that is yet to hear of any member is to learn too.
+        let learner = config.learners.contains(&own) || config.voters.is_empty();
         Status {
-            node_id: self.parts.identity.node_id,
+            node_id: own,
             cluster_id: self.parts.identity.cluster_id,
             name: Arc::clone(&self.parts.identity.name),
             role: seen.role,
@@ -302,7 +307,11 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
             last_index: raft.last_index(),
             proposals_pending: self.parts.replica.proposals_pending(),
             alive: !disk_stalled,
-            ready: seen.leader.is_some() && applied_at_start && !shutting_down && !disk_stalled,
+            ready: seen.leader.is_some()
+                && applied_at_start
+                && !shutting_down
+                && !disk_stalled
+                && !learner,
             leader_confirmed: seen.role == Role::Leader
                 && raft
                     .quorum_contact_ticks()
@@ -310,6 +319,7 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
             applied_at_start,
             disk_stalled,
             shutting_down,
+            learner,
             removed: self.parts.status.borrow().removed,
         }
     }

@@ -104,6 +104,7 @@ impl<D: Disk> Snapshotter<D> {
                         "snapshot written"
                     );
                     self.metrics.snapshots_saved.inc();
+                    self.metrics.snapshot_save_seconds.observe(began.elapsed().as_secs_f64());
                     self.persister.send(persister::Job::Release(meta)).is_ok()
                 }
                 Err(error) => {

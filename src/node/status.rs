@@ -122,7 +122,8 @@ pub struct Status {
     pub proposals_pending: usize,
     /// Its event loop turned, and its disk answered, lately.
     pub alive: bool,
-    /// It knows a leader, has applied what was committed when it started, and is not stopping.
+    /// It votes, knows a leader, has applied what was committed when it started, and is not
+    /// stopping.
     pub ready: bool,
     /// It leads, and a quorum heard from it within an election timeout.
     pub leader_confirmed: bool,
@@ -132,6 +133,8 @@ pub struct Status {
     pub disk_stalled: bool,
     /// It is stopping.
     pub shutting_down: bool,
+    /// It only receives, or is yet to hear that it is a member.
+    pub learner: bool,
     /// It was removed from the cluster.
     pub removed: bool,
 }

@@ -70,6 +70,7 @@ use crate::proto::raft::raft_server::RaftServer;
 use crate::raft::message::Message;
 use crate::raft::types::{Index, NodeId, SnapshotMeta};
 
+pub use dial::describe;
 pub use instance::Disowned;
 use link::{Hub, Peer};
 pub use queue::Bounds;

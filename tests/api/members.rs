@@ -245,10 +245,22 @@ async fn a_removal_that_would_cost_the_quorum_is_refused() {
         client.timely(client.members().member_remove(pb::MemberRemoveRequest { id })).await
     };
     let refused = remove(lead.id).await.expect_err("one of two cannot decide alone");
-    let text = "etcdserver: re-configuration failed due to not enough started members";
-    assert_eq!(refused.message(), text);
+    let told = (refused.code(), refused.message());
+    assert_eq!(told, (Code::Unavailable, "etcdserver: unhealthy cluster"));
     remove(others[1]).await.expect("the dead one can go");
     client.surely_put("k", "v").await;
+}
+
+/// etcd's other answer: not for want of members in touch, but of any that ever started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_voter_cannot_be_removed() {
+    let cluster = Cluster::start(Options::single()).await;
+    let client = cluster.client(1);
+    let request = pb::MemberRemoveRequest { id: 1 };
+    let refused = client.timely(client.members().member_remove(request)).await;
+    let refused = refused.expect_err("nobody would be left");
+    let text = "etcdserver: re-configuration failed due to not enough started members";
+    assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, text));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -80,6 +80,7 @@ async fn a_log_damaged_in_the_middle_is_refused() {
     let at = line.split("damaged at byte ").nth(1).and_then(|rest| rest.split(':').next());
     let at: u64 = at.and_then(|at| at.parse().ok()).unwrap_or_else(|| panic!("no offset: {line}"));
     assert!(at <= offset + 20 && offset < at + 4096, "{offset} is not near {at}: {line}");
+    assert!(line.contains("RAFT_REPLACES=1"), "the way out is not named: {line}");
     // Mended, it is as good as before: the refusal itself changed nothing.
     flip(&file, offset + 20);
     cluster.restart(1);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use raft_node::proto::etcdserverpb as pb;
 use raft_node::proto::node::NodeInfo;
+use tonic::Code;
 
 use crate::common::{Cluster, Load, Options, eventually};
 
@@ -109,11 +110,27 @@ async fn a_learner_stays_one_and_ends_when_it_was_removed() {
     let added = client.timely(client.members().member_add(request)).await.expect("added");
     assert_eq!(added.member.expect("the new one").id, 4);
     cluster.join(4, &[lead.id], &[("RAFT_PEER_LISTEN", &address)]);
-    let lead = cluster.settled().await;
+    let lead = cluster.settled_among(&[1, 2, 3]).await;
+    cluster.client(lead.id).surely_put("k", "v").await;
     cluster.caught_up(4, lead.id).await;
-    let status = cluster.client(4).status().await.expect("the status");
+    let learner = cluster.client(4).clone();
+    let status = learner.status().await.expect("the status");
     assert!(status.is_learner, "nobody promotes it unasked");
-    cluster.client(4).surely_put("through", "the learner").await;
+    for refused in [
+        learner.put("through", "the learner").await.map(drop),
+        learner.value("k").await.map(drop),
+        learner
+            .timely(learner.members().member_list(pb::MemberListRequest::default()))
+            .await
+            .map(drop),
+    ] {
+        let refused = refused.expect_err("a learner may lag, and decides nothing");
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert_eq!(refused.message(), "etcdserver: rpc not supported for learner");
+    }
+    let own = pb::RangeRequest { key: "k".into(), serializable: true, ..Default::default() };
+    assert_eq!(learner.range(own).await.expect("its own data").count, 1);
+    assert!(!learner.serves("ready").await, "no client is to be sent to it");
     cluster.kill(4);
     cluster.remove(4, lead.id).await;
     cluster.restart(4);

@@ -18,10 +18,21 @@ pub struct Answer {
 
 /// `method path` of the server at `addr`.
 pub async fn request(addr: &str, method: &str, path: &str) -> std::io::Result<Answer> {
+    request_with(addr, method, path, "").await
+}
+
+/// The same with more headers, each with its line end.
+pub async fn request_with(
+    addr: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+) -> std::io::Result<Answer> {
     let exchange = async {
         let mut stream = TcpStream::connect(addr).await?;
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {addr}\r\n{headers}Connection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).await?;
         let mut raw = Vec::new();
         stream.read_to_end(&mut raw).await?;
