@@ -157,8 +157,7 @@ impl Node {
         let membership = in_force(&recovered.restored);
         unused::warn_of(config, &membership);
 
-        let metrics = Arc::new(Metrics::of(constants(config), api::rpc_names()));
-        metrics.quota_bytes.set(config.quota_bytes);
+        let metrics = Arc::new(measured(config));
         let pulse = Pulse::new();
         let machine = Arc::new(RwLock::new(recovered.machine));
         let (requests, clients_inbox) = mpsc::channel(REQUESTS_MAX);
@@ -427,13 +426,16 @@ fn addresses(config: &Config, origin: &Origin) -> BTreeMap<NodeId, String> {
     members(config, origin).into_iter().map(|member| (member.id, member.peer_addr)).collect()
 }
 
-/// What its metrics say of this member once and for all.
-fn constants(config: &Config) -> metrics::Constants {
-    metrics::Constants {
+/// Its metrics, with what they say of this member once and for all.
+fn measured(config: &Config) -> Metrics {
+    let constants = metrics::Constants {
         server_id: format!("{:x}", config.node_id),
         server_version: api::VERSION,
         cluster_version: api::CLUSTER_VERSION,
-    }
+    };
+    let metrics = Metrics::of(constants, api::rpc_names());
+    metrics.quota_bytes.set(config.quota_bytes);
+    metrics
 }
 
 fn tick(config: &Config) -> Duration {
