@@ -40,6 +40,7 @@ fn node(raw: u64) -> RaftNode {
         reads_pending_max: 4096,
         ready_bytes_max: 4 << 20,
         addresses: std::collections::BTreeMap::new(),
+        address_overrides: std::collections::BTreeMap::new(),
         seed: 1,
     };
     let base = SnapshotMeta {

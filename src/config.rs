@@ -59,6 +59,8 @@ pub struct Config {
     pub join: Vec<String>,
     /// The member whose place it takes when it joins (`RAFT_REPLACES`).
     pub replaces: Option<NonZeroU64>,
+    /// Where members are dialled in place of what the log says (`RAFT_PEER_OVERRIDES`).
+    pub peer_overrides: Vec<Peer>,
     /// Where the peer port is bound (`RAFT_PEER_LISTEN`).
     pub peer_listen: SocketAddr,
     /// `host:port` at which the other members reach this one (`RAFT_PEER_ADVERTISE`).

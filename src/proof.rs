@@ -149,6 +149,8 @@ instruments! {
         LearnerCounted = "learners count in quorums",
         JointSkipped = "voters change without a joint configuration, several at a time",
         JointLeftEarly = "a joint configuration is left before it is committed",
+        OutgoingUnreached = "a voter that goes loses its address when its removal is proposed",
+        MovedCounted = "a member counts as in touch at an address where it was not reached",
         JointForgotten = "a new leader stays in the joint configuration of another (etcd#12136)",
         ChangesAtOnce = "a second change begins before the first is committed",
         ConfigByApply = "elections are counted by the configuration applied last (etcd#12133)",

@@ -185,10 +185,18 @@ fn too_few_started(
     voters.iter().filter(is_there).count() < voters.len() / 2 + 1
 }
 
-/// The id after all that were ever given away.
+/// The id after all that were ever given away; once that is not to be had, since an operator chose
+/// the highest there is, the lowest that was not.
 fn next_id(config: &Configuration) -> Option<NodeId> {
     let last = config.members().last().max(config.removed.last()).map_or(0, |id| id.get());
-    last.checked_add(1).and_then(NodeId::new)
+    let next = last.max(config.removed_upto).checked_add(1).and_then(NodeId::new);
+    let free = |id: &NodeId| !config.is_member(*id) && !config.was_removed(*id);
+    let taken = (config.members().len() + config.removed.len()) as u64;
+    let lowest = || {
+        let first = config.removed_upto.saturating_add(1);
+        (first..=first.saturating_add(taken)).filter_map(NodeId::new).find(free)
+    };
+    next.or_else(lowest)
 }
 
 /// The address in the URLs of a request: a member is reached at one.
@@ -264,6 +272,8 @@ mod tests {
         config.removed.insert(id(8));
         assert_eq!(next_id(&config), Some(id(9)));
         config.learners.insert(id(u64::MAX));
-        assert_eq!(next_id(&config), None);
+        assert_eq!(next_id(&config), Some(id(2)), "ids do not run out");
+        config.removed_upto = 7;
+        assert_eq!(next_id(&config), Some(id(9)), "8 and all below were removed");
     }
 }

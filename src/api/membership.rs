@@ -1,8 +1,10 @@
 //! Machines that want to be members: what `NodeRegistration.RegisterNode` and `Membership.Join`
 //! have in common, and the second of them.
 //!
-//! Both may be asked again and again: whoever lost the answer asks once more. A known id at its
-//! own address is fine, at another it has moved.
+//! Both may be asked again and again: a caller that lost the answer asks once more, and a known id
+//! at its own address is fine. At another address it is refused: the caller cannot show that it is
+//! that member, and moving a healthy member to a newcomer's address would cut it off. Operators
+//! move members by `member update`.
 
 use tonic::{Request, Response, Status};
 
@@ -26,8 +28,26 @@ pub(super) enum Registered {
     Already,
     /// A new member.
     Added,
-    /// A member is reached elsewhere now.
-    Moved,
+}
+
+/// Why a machine is not a member.
+#[derive(Debug)]
+pub(super) enum NotRegistered {
+    /// Its id is that of a member elsewhere.
+    IdInUse {
+        /// The id.
+        id: NodeId,
+        /// Where that member is.
+        address: String,
+    },
+    /// The membership could not be read or changed.
+    Request(RequestError),
+}
+
+impl From<RequestError> for NotRegistered {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
 }
 
 /// Sees to it that `id` is a member at `address`, in the place of `replaces` if it is new.
@@ -36,34 +56,44 @@ pub(super) async fn register(
     id: NodeId,
     address: &str,
     replaces: Option<NodeId>,
-) -> Result<Registered, RequestError> {
+) -> Result<Registered, NotRegistered> {
     let mut tries = 0;
     loop {
         tries += 1;
         handle.read_barrier().await?;
         let address = address.to_owned();
         let known = handle.members().into_iter().find(|member| member.id == id);
-        let (change, outcome) = match known {
-            Some(member) if member.peer_addr == address => return Ok(Registered::Already),
-            Some(_) => (Change::Relocate { id, address }, Registered::Moved),
-            None => {
-                // Who was removed already needs no more replacing.
-                let removed = handle.directory().configuration().removed;
-                let replaces = replaces.filter(|replaced| !removed.contains(replaced));
-                (Change::Add { id, address, aim: Aim::Voter { replaces } }, Registered::Added)
+        if let Some(member) = known {
+            if member.peer_addr == address {
+                return Ok(Registered::Already);
             }
-        };
+            return Err(NotRegistered::IdInUse { id, address: member.peer_addr });
+        }
+        // A member that was removed already needs no more replacing.
+        let config = handle.directory().configuration();
+        let replaces = replaces.filter(|replaced| !config.was_removed(*replaced));
+        let change = Change::Add { id, address, aim: Aim::Voter { replaces } };
         match handle.change_membership(vec![change]).await {
             Err(RequestError::Change(ChangeError::Exists)) if tries < TRIES => {}
-            done => return done.map(|()| outcome),
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(Registered::Added),
         }
     }
 }
 
 /// A failure as it is told on the peer port: in our own words, with a code that says whether to
 /// ask again.
-pub(super) fn refusal(error: RequestError) -> Status {
-    let RequestError::Change(why) = error else { return to_status(error) };
+pub(super) fn refusal(error: NotRegistered) -> Status {
+    let why = match error {
+        NotRegistered::IdInUse { id, address } => {
+            return Status::already_exists(format!(
+                "node {id} is a member already, at {address}: a new machine needs an id that was \
+                 never used; `etcdctl member update` moves a member to another address"
+            ));
+        }
+        NotRegistered::Request(RequestError::Change(why)) => why,
+        NotRegistered::Request(error) => return to_status(error),
+    };
     let text = why.to_string();
     match why {
         ChangeError::UnderWay | ChangeError::Unsettled => Status::unavailable(text),

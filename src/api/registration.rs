@@ -42,7 +42,6 @@ impl NodeRegistration for Registration {
         let registered = membership::register(&self.handle, id, addr, None);
         let message = match registered.await.map_err(membership::refusal)? {
             Registered::Already => format!("node {id} is a member already, at {addr}"),
-            Registered::Moved => format!("node {id} is reached at {addr} from now on"),
             Registered::Added => {
                 format!("node {id} is a member now, at {addr}: it votes once it has caught up")
             }

@@ -1,7 +1,6 @@
 //! Where rooms that do not know each other meet: the transport's deliveries become the driver's
 //! events, and the storage's snapshot files become what the transport streams.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,8 +10,8 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::node::driver::Outbox;
-use crate::node::{Event, Members, Ticket};
-use crate::raft::{Configuration, Message, NodeId, SnapshotMeta};
+use crate::node::{Event, Members, PeerTable, Ticket};
+use crate::raft::{Message, NodeId, SnapshotMeta};
 use crate::storage::{Disk, Instances, RealDisk, SnapshotReader, SnapshotStore, SnapshotWriter};
 use crate::transport::{
     Delivery, Disowned, Inbox, SnapshotSink, SnapshotSource, Snapshots, Transport,
@@ -48,6 +47,7 @@ impl Inbox for DriverInbox {
     async fn deliver(&self, delivery: Delivery) {
         let event = match delivery {
             Delivery::Message(message) => Event::Message(message),
+            Delivery::PeerReached { peer, address } => Event::PeerReached { peer, address },
             Delivery::PeerLost(peer) => Event::PeerLost(peer),
             Delivery::Introduced { from, introduction } => {
                 self.members.introduce(from, introduction.name, introduction.client_addr);
@@ -78,17 +78,11 @@ impl Inbox for DriverInbox {
 pub(super) struct TransportOutbox {
     transport: Transport,
     members: Members,
-    /// Where the operator said at first that members are.
-    first: BTreeMap<NodeId, String>,
 }
 
 impl TransportOutbox {
-    pub(super) fn new(
-        transport: Transport,
-        members: Members,
-        first: Vec<(NodeId, String)>,
-    ) -> Self {
-        Self { transport, first: first.into_iter().collect(), members }
+    pub(super) fn new(transport: Transport, members: Members) -> Self {
+        Self { transport, members }
     }
 }
 
@@ -101,16 +95,10 @@ impl Outbox for TransportOutbox {
         self.transport.send_snapshot(to);
     }
 
-    fn set_peers(&self, config: &Configuration, peers: BTreeMap<NodeId, Option<String>>) {
-        self.members.set(config);
-        // Those still spoken with are to hear it from the log.
-        let gone = config.removed.iter().filter(|id| !peers.contains_key(id));
-        self.transport.set_removed(gone.copied().collect());
-        let reached = peers.into_iter().filter_map(|(id, address)| {
-            let address = address.or_else(|| self.first.get(&id).cloned())?;
-            Some((id, address))
-        });
-        self.transport.update_peers(reached);
+    fn set_peers(&self, table: PeerTable) {
+        self.members.set(&table.configuration);
+        self.transport.set_removed(table.removed);
+        self.transport.update_peers(table.peers);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::raft::{Configuration, NodeId};
 use crate::storage::{self, RealDisk};
 use crate::transport::describe;
 
-use super::start::{StartError, node_id};
+use super::start::{Listeners, StartError, node_id};
 
 /// How long one member may take to answer. A change waits for a leader, and for a quorum.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,10 +68,13 @@ impl Origin {
 
     /// The origin of a node, for which a cluster may have to be asked.
     pub(super) async fn find(config: &Config) -> Result<Self, StartError> {
-        match Self::known(config)? {
-            Some(origin) => Ok(origin),
-            None => Self::join(config).await,
+        if let Some(origin) = Self::known(config)? {
+            return Ok(origin);
         }
+        // A member that cannot listen would be listed, and never start. Bound again later: nothing
+        // is served meanwhile, so connections are to be refused.
+        drop(Listeners::bind(config)?);
+        Self::join(config).await
     }
 
     /// Asks the cluster to take this node in, until it does.

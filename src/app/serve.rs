@@ -1,6 +1,5 @@
 //! The two threads that serve sockets: consensus with the peer port, and the client port.
 
-use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc as thread_channel;
@@ -18,7 +17,6 @@ use crate::config::Config;
 use crate::metrics::{self, Metrics};
 use crate::node::driver::{Driver, DriverParts};
 use crate::node::{Event, Handle, Ticket, barrier};
-use crate::raft::{Configuration, NodeId};
 use crate::storage::{Instances, RealDisk, SnapshotStore};
 use crate::transport::Disowned;
 use crate::{admin, api, transport};
@@ -34,11 +32,6 @@ pub(super) struct Network {
     pub(super) snapshots: SnapshotStore<RealDisk>,
     pub(super) instances: Instances<RealDisk>,
     pub(super) disowning: watch::Sender<Option<Disowned>>,
-    /// Where members are reached, as far as the log does not know better.
-    pub(super) known: Vec<(NodeId, String)>,
-    /// The membership in force, and who was removed for good.
-    pub(super) membership: Configuration,
-    pub(super) removed: BTreeSet<NodeId>,
 }
 
 /// The thread of the driver, the transport and the peer port.
@@ -70,16 +63,15 @@ impl Consensus {
         let thread = start_thread("consensus", move || {
             runtime.block_on(async move {
                 let mut server = transport::server_builder(&transport_config);
-                let Network { messages, snapshots, instances, disowning, known, .. } = network;
+                let Network { messages, snapshots, instances, disowning } = network;
                 let directory = handle.directory();
                 let (transport, raft) = transport::start(
                     transport_config,
-                    reached(&network.membership, &known),
+                    [],
                     DriverInbox::new(messages, directory.clone(), instances, disowning, advice),
                     SnapshotFiles::new(snapshots),
                     Arc::new(|_name, work| tokio::spawn(work).abort_handle()),
                 );
-                transport.set_removed(network.removed);
                 let routes = api::peer_routes(handle, Routes::new(raft));
                 let serving = tokio::spawn(async move {
                     if let Err(error) =
@@ -89,7 +81,7 @@ impl Consensus {
                         error!(error, "the peer port has failed");
                     }
                 });
-                let outbox = TransportOutbox::new(transport.clone(), directory, known);
+                let outbox = TransportOutbox::new(transport.clone(), directory);
                 let driver = Driver::new(driver, outbox);
                 tokio::select! {
                     () = driver.run() => {}
@@ -108,18 +100,6 @@ impl Consensus {
         let _ = self.end.send(());
         drop(self.thread.join());
     }
-}
-
-/// Whom to reach at the start, and where. One who has just joined knows its peers before its log
-/// does.
-fn reached(membership: &Configuration, known: &[(NodeId, String)]) -> Vec<(NodeId, String)> {
-    let members = membership.members();
-    if members.is_empty() {
-        return known.to_vec();
-    }
-    let elsewhere = |id: NodeId| known.iter().find(|(one, _)| *one == id).map(|(_, addr)| addr);
-    let addr = |id: NodeId| membership.addresses.get(&id).or_else(|| elsewhere(id)).cloned();
-    members.into_iter().filter_map(|id| Some((id, addr(id)?))).collect()
 }
 
 /// The threads of the client port.

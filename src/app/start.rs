@@ -1,7 +1,7 @@
 //! How a node starts: listeners first, so that a wrong address is told before anything is
-//! touched; then the disk; then the threads, from the disk outwards.
+//! touched or any cluster asked; then the disk; then the threads, from the disk outwards.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc as thread_channel;
 use std::sync::{Arc, Mutex, RwLock};
@@ -149,8 +149,7 @@ impl Node {
     }
 
     pub(super) fn start_from(config: &Config, origin: &Origin) -> Result<Self, StartError> {
-        let clients_listener = listen("RAFT_CLIENT_LISTEN", config.client_listen)?;
-        let peers_listener = listen("RAFT_PEER_LISTEN", config.peer_listen)?;
+        let listeners = Listeners::bind(config)?;
         let disk = RealDisk::open(&config.data_dir)?;
         let recovered = recover(config, origin, &disk)?;
         let instances = Instances::open(&disk, rand::random::<u64>().max(1))?;
@@ -209,17 +208,9 @@ impl Node {
             metrics: Arc::clone(&metrics),
             confirm_ticks,
         };
-        let network = Network {
-            messages,
-            snapshots: recovered.snapshots,
-            instances,
-            disowning,
-            known: origin.peers.clone(),
-            removed: gone(&recovered.config, &membership),
-            membership,
-        };
-        let consensus = Consensus::start(config, peers_listener, &handle, network, driver)?;
-        let clients = Clients::start(config, clients_listener, &handle, &metrics)?;
+        let network = Network { messages, snapshots: recovered.snapshots, instances, disowning };
+        let consensus = Consensus::start(config, listeners.peers, &handle, network, driver)?;
+        let clients = Clients::start(config, listeners.clients, &handle, &metrics)?;
         Ok(Self { handle, disowned, metrics, clients, consensus, workers })
     }
 
@@ -231,6 +222,21 @@ impl Node {
     /// Its metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+}
+
+/// The two ports, bound.
+pub(super) struct Listeners {
+    clients: TcpListener,
+    peers: TcpListener,
+}
+
+impl Listeners {
+    pub(super) fn bind(config: &Config) -> Result<Self, StartError> {
+        Ok(Self {
+            clients: listen("RAFT_CLIENT_LISTEN", config.client_listen)?,
+            peers: listen("RAFT_PEER_LISTEN", config.peer_listen)?,
+        })
     }
 }
 
@@ -390,12 +396,6 @@ fn in_force(restored: &Restored) -> Configuration {
     last.unwrap_or(&restored.base.config).clone()
 }
 
-/// Who was removed, and is needed no more: in a joint configuration those that go are still.
-fn gone(applied: &Configuration, in_force: &Configuration) -> BTreeSet<NodeId> {
-    let is_member = |id: &NodeId| applied.is_member(*id) || in_force.is_member(*id);
-    applied.removed.iter().copied().filter(|id| !is_member(id)).collect()
-}
-
 pub(super) fn node_id(config: &Config) -> NodeId {
     NodeId::new(config.node_id.get()).expect("the configuration's id is not zero")
 }
@@ -438,6 +438,12 @@ fn measured(config: &Config) -> Metrics {
     metrics
 }
 
+/// Where the operator says that members are, whatever the log says.
+fn overrides(config: &Config) -> BTreeMap<NodeId, String> {
+    let overrides = config.peer_overrides.iter();
+    overrides.filter_map(|peer| Some((NodeId::new(peer.id.get())?, peer.addr.clone()))).collect()
+}
+
 fn tick(config: &Config) -> Duration {
     driver::tick_length(Duration::from_millis(config.heartbeat_interval_ms))
 }
@@ -461,6 +467,7 @@ fn replica_config(config: &Config, origin: &Origin, openings: u64) -> ReplicaCon
             reads_pending_max: 4096,
             ready_bytes_max: 8 << 20,
             addresses: addresses(config, origin),
+            address_overrides: overrides(config),
             seed: clock::seed(config.node_id.get()),
         },
         // Every opening of the directory has a range of its own.

@@ -52,6 +52,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
         peers: members.peers,
         join: members.join,
         replaces: members.replaces,
+        peer_overrides: members.peer_overrides,
         peer_listen: addresses.peer_listen,
         peer_advertise: members.peer_advertise,
         client_listen: addresses.client_listen,
@@ -103,6 +104,7 @@ struct Members {
     peers: Vec<Peer>,
     join: Vec<String>,
     replaces: Option<NonZeroU64>,
+    peer_overrides: Vec<Peer>,
     peer_advertise: String,
     client_advertise: String,
 }
@@ -117,9 +119,13 @@ fn members(
     let peers = reader.get("RAFT_PEERS", value::peers);
     let join = reader.get("RAFT_JOIN", value::join);
     let replaces = reader.get("RAFT_REPLACES", value::node_id);
+    let peer_overrides = reader.get("RAFT_PEER_OVERRIDES", value::peers).unwrap_or_default();
     let peer_advertise = reader.get("RAFT_PEER_ADVERTISE", value::advertise);
     let client_advertise = reader.get("RAFT_CLIENT_ADVERTISE", value::advertise);
     let id = identity?.id;
+    if peer_overrides.iter().any(|peer| peer.id == id) {
+        reader.fault("RAFT_PEER_OVERRIDES", format!("other members than RAFT_NODE_ID={id}"));
+    }
     let own_entry = peers.iter().flatten().find(|peer| peer.id == id).cloned();
     let joins = reader.is_set("RAFT_JOIN") && own_entry.is_none();
     if reader.is_set("RAFT_JOIN") && !reader.is_set("RAFT_NODE_ID") {
@@ -149,7 +155,7 @@ fn members(
         (Some(peers), _) => (peers, Vec::new()),
         (None, _) => (vec![Peer { id, addr: peer_advertise.clone() }], Vec::new()),
     };
-    Some(Members { peers, join, replaces, peer_advertise, client_advertise })
+    Some(Members { peers, join, replaces, peer_overrides, peer_advertise, client_advertise })
 }
 
 /// What a node that joins must say.

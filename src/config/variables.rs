@@ -22,7 +22,7 @@ const fn derived(name: &'static str, default: &'static str, meaning: &'static st
 }
 
 /// Every variable, in the order in which they are documented.
-pub static VARIABLES: [Variable; 25] = [
+pub static VARIABLES: [Variable; 26] = [
     fixed("RAFT_NODE_ID", "1", "this member: a positive integer, never reused"),
     derived("RAFT_NODE_NAME", "node<ID>", "the name that `member list` shows"),
     derived(
@@ -41,6 +41,11 @@ pub static VARIABLES: [Variable; 25] = [
         "RAFT_PEER_ADVERTISE",
         "its entry in RAFT_PEERS, else the listen address",
         "`host:port` at which the other members reach this one",
+    ),
+    derived(
+        "RAFT_PEER_OVERRIDES",
+        "unset",
+        "where this member dials others in place of what the log says: `2=node2:5001`",
     ),
     fixed("RAFT_CLIENT_LISTEN", "127.0.0.1:2379", "where the clients' port is bound"),
     derived(

@@ -9,7 +9,6 @@
 //! load from clients cannot starve consensus; ticks come after what peers said, so that a member
 //! that was frozen hears its peers before it judges them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,12 +16,12 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::metrics::{Metrics, mirror};
-use crate::raft::{Configuration, Message, NodeId, Persist, Role, Transition};
+use crate::raft::{Message, NodeId, Persist, Role, Transition};
 use crate::storage::Disk;
 
 use super::applier;
 use super::clock::{Pulse, Ticker};
-use super::event::{Effect, Event};
+use super::event::{Effect, Event, PeerTable};
 use super::handle::Ticket;
 use super::persister;
 use super::replica::Replica;
@@ -38,9 +37,8 @@ pub trait Outbox {
     fn send(&self, message: Message);
     /// Starts to stream the latest snapshot; its outcome comes as [`Event::SnapshotSent`].
     fn send_snapshot(&self, to: NodeId);
-    /// From now on these are spoken with, and no others; and the members are those of `config`.
-    /// Whoever is not among the addresses is where it was.
-    fn set_peers(&self, config: &Configuration, peers: BTreeMap<NodeId, Option<String>>);
+    /// From now on these are spoken with, and no others.
+    fn set_peers(&self, table: PeerTable);
 }
 
 /// Where events come from. All bounded.
@@ -122,6 +120,8 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
 
     /// Turns until every sender of a client request is gone, or the task is dropped.
     pub async fn run(mut self) {
+        // Whom to reach, before anything arrives.
+        self.perform();
         loop {
             let Inboxes { completions, peers, clients } = &mut self.parts.inboxes;
             let ticker = &mut self.parts.ticker;
@@ -198,9 +198,9 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
             Effect::SendSnapshot { to } => self.outbox.send_snapshot(to),
             Effect::ReadReady(tickets) => tickets.into_iter().for_each(barrier_passed),
             Effect::TransferDone(ticket) | Effect::ChangeDone(ticket) => barrier_passed(ticket),
-            Effect::Peers(config, peers) => {
-                report::membership(&config);
-                self.outbox.set_peers(&config, peers);
+            Effect::Peers(table) => {
+                report::membership(&table.configuration);
+                self.outbox.set_peers(table);
             }
             Effect::Removed => {
                 info!("removed from the cluster");

@@ -4,7 +4,7 @@
 //! operation number in simulation. Every ticket that enters by an [`Event`] leaves by exactly
 //! one [`Effect`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -22,6 +22,13 @@ pub enum Event<T> {
     Tick,
     /// A peer said something.
     Message(Message),
+    /// A connection that this member dialled stands.
+    PeerReached {
+        /// With whom.
+        peer: NodeId,
+        /// Where it was dialled.
+        address: String,
+    },
     /// An established connection with this peer broke.
     PeerLost(NodeId),
     /// A client of this member wants a command replicated.
@@ -91,6 +98,19 @@ pub enum Event<T> {
     Stop,
 }
 
+/// Whom a member speaks with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerTable {
+    /// The configuration in force.
+    pub configuration: Configuration,
+    /// Where each peer is dialled: the members of every configuration that still counts, and those
+    /// just removed, for a while, so that they learn of it. This member is not among them, and no
+    /// member whose address is not known.
+    pub peers: BTreeMap<NodeId, String>,
+    /// Those whose removal is committed, and who are no longer dialled: they are refused for good.
+    pub removed: BTreeSet<NodeId>,
+}
+
 /// An output of [`Replica`](super::Replica).
 #[derive(Debug)]
 pub enum Effect<T> {
@@ -116,9 +136,8 @@ pub enum Effect<T> {
     TransferDone(T),
     /// The membership is as somebody wanted it, and what led there is committed.
     ChangeDone(T),
-    /// Whom to reach from now on, this member included. Members without an address are reached
-    /// where the operator said at first. Also those just removed, for a while: they are to know.
-    Peers(Configuration, BTreeMap<NodeId, Option<String>>),
+    /// Whom to reach from now on, and where. The first effect of a replica.
+    Peers(PeerTable),
     /// This member was removed from the cluster: there is nothing more for it to do.
     Removed,
     /// The outcome of a [`Event::VoteRequest`]; if granted, it is durable.

@@ -36,7 +36,7 @@ pub mod waiters;
 mod tests;
 
 pub use error::RequestError;
-pub use event::{Effect, Event};
+pub use event::{Effect, Event, PeerTable};
 pub use handle::{Applied, Handle, Limits, Ticket};
 pub use replica::{Replica, ReplicaConfig};
 pub use status::{Member, Members, Status};

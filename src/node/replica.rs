@@ -123,7 +123,7 @@ impl<T> Replica<T> {
         let reads = Reads::new(config.reads_max);
         let raft = RaftNode::new(config.raft.clone(), restored);
         let status = raft.status();
-        Self {
+        let mut replica = Self {
             seen: Transition { term: status.term, role: status.role, leader: status.leader },
             now: 0,
             leaderless_since: 0,
@@ -141,15 +141,14 @@ impl<T> Replica<T> {
                 latest: latest_snapshot,
                 ..SnapshotWork::default()
             },
-            membership: MembershipWork::new(
-                raft.membership().clone(),
-                raft.membership_at(raft.committed()),
-            ),
+            membership: MembershipWork::new(),
             raft,
             stopping: false,
             effects: Vec::new(),
             config,
-        }
+        };
+        replica.update_peers();
+        replica
     }
 
     /// The core's own account of itself.
@@ -199,6 +198,7 @@ impl<T> Replica<T> {
         match event {
             Event::Tick => self.tick(),
             Event::Message(message) => self.raft.step(message),
+            Event::PeerReached { peer, address } => self.raft.peer_reached(peer, Some(address)),
             Event::PeerLost(peer) => self.peer_lost(peer),
             Event::Propose { data, ticket } => self.propose(data, ticket),
             Event::Read { ticket } => self.read(ticket),
@@ -364,8 +364,8 @@ impl<T> Replica<T> {
             notices,
         } = ready;
         self.effects.extend(notices.into_iter().map(Effect::Notice));
-        if let Some(config) = configuration {
-            self.configuration_changed(config);
+        if configuration.is_some() {
+            self.configuration_changed();
         }
         if let Some(transition) = transition {
             self.transition(transition);

@@ -38,7 +38,7 @@ struct World {
     /// Who knows that it was removed.
     removed: BTreeSet<NodeId>,
     /// Whom a member was last told to speak with.
-    reached: Option<BTreeSet<NodeId>>,
+    reached: Option<BTreeMap<NodeId, String>>,
 }
 
 fn id(raw: u64) -> NodeId {
@@ -59,7 +59,8 @@ fn config(member: NodeId) -> ReplicaConfig {
             uncommitted_bytes_max: 8 << 20,
             reads_pending_max: 1024,
             ready_bytes_max: 4 << 20,
-            addresses: BTreeMap::new(),
+            addresses: [1, 2, 3].map(|raw| (id(raw), format!("node{raw}:5001"))).into(),
+            address_overrides: BTreeMap::new(),
             seed: 7,
         },
         first_sequence: 1,
@@ -98,6 +99,11 @@ impl World {
             removed: BTreeSet::new(),
             reached: None,
         }
+    }
+
+    /// Whom a member was last told to speak with.
+    fn reached_ids(&self) -> Vec<u64> {
+        self.reached.iter().flatten().map(|(peer, _)| peer.get()).collect()
     }
 
     fn give(&mut self, to: u64, event: Event<u32>) {
@@ -143,7 +149,15 @@ impl World {
                         self.hear(ticket, Heard::Vote(granted));
                     }
                     Effect::Fail(ticket, why) => self.hear(ticket, Heard::Failed(why)),
-                    Effect::Peers(_, peers) => self.reached = Some(peers.into_keys().collect()),
+                    Effect::Peers(table) => {
+                        let reached = table.peers.clone().into_iter();
+                        reports.extend(
+                            reached
+                                .filter(|(peer, _)| !self.down.contains(peer))
+                                .map(|(peer, address)| Event::PeerReached { peer, address }),
+                        );
+                        self.reached = Some(table.peers);
+                    }
                     Effect::Transition(_) | Effect::Notice(_) => {}
                     Effect::Restore(_) | Effect::SaveSnapshot | Effect::SendSnapshot { .. } => {
                         unreachable!("nothing here is large enough for a snapshot")

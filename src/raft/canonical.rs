@@ -176,7 +176,8 @@ impl<'a> Words<'a> {
             learners,
             promoting,
             removed,
-            // Decide nothing.
+            removed_upto,
+            // Decide nothing while no reached addresses are reported.
             addresses: _,
             request,
         } = config;
@@ -184,6 +185,7 @@ impl<'a> Words<'a> {
         self.set(outgoing);
         self.set(learners);
         self.set(removed);
+        self.number(*removed_upto);
         self.by_member(|words, id| match promoting.get(&id) {
             Some(replaced) => words.maybe_member(*replaced),
             None => words.number(u64::MAX),
@@ -358,6 +360,8 @@ impl<'a> Words<'a> {
             log,
             membership,
             told_removed,
+            // The searches report none.
+            reached: _,
             forwards,
             disk,
             out,

@@ -19,6 +19,10 @@ pub const MEMBERS_MAX: usize = 64;
 /// Most changes that one request may ask for.
 pub const CHANGES_MAX: usize = 16;
 
+/// Most removed ids that a configuration lists, since the list is copied with every change. The
+/// lowest give way, and from then on every id up to them that is not a member's counts as removed.
+pub const REMOVED_MAX: usize = 256;
+
 /// Longest address in bytes: a DNS name, a colon and a port.
 pub const ADDRESS_BYTES_MAX: usize = 260;
 
@@ -130,7 +134,7 @@ impl Configuration {
         if self.is_member(id) || self.addresses.values().any(|taken| taken == address) {
             return Err(ChangeError::Exists);
         }
-        if self.removed.contains(&id) && !proof::mutant(Mutant::RemovedReturns) {
+        if self.was_removed(id) && !proof::mutant(Mutant::RemovedReturns) {
             return Err(ChangeError::WasRemoved);
         }
         if self.members().len() >= MEMBERS_MAX {
@@ -172,20 +176,34 @@ impl Configuration {
         self.promoting.remove(&id);
         self.addresses.remove(&id);
         self.removed.insert(id);
+        while self.removed.len() > REMOVED_MAX {
+            let lowest = self.removed.pop_first().expect("more than the most");
+            self.removed_upto = lowest.get();
+        }
         Ok(())
     }
 
-    /// The first step to `target`: through both, if the voters differ (§6).
+    /// The first step to `target`: through both, if the voters differ (§6). Voters that go keep
+    /// their addresses until the joint configuration is left: their majority is needed until then.
     pub(super) fn towards(&self, target: Self) -> Self {
         if target.voters == self.voters || proof::mutant(Mutant::JointSkipped) {
             return target;
         }
-        Self { outgoing: self.voters.clone(), ..target }
+        let mut joint = Self { outgoing: self.voters.clone(), ..target };
+        for (id, address) in &self.addresses {
+            if joint.outgoing.contains(id) && !proof::mutant(Mutant::OutgoingUnreached) {
+                joint.addresses.entry(*id).or_insert_with(|| address.clone());
+            }
+        }
+        joint
     }
 
     /// What follows a joint configuration.
     pub(super) fn left(&self) -> Self {
-        Self { outgoing: std::collections::BTreeSet::new(), ..self.clone() }
+        let mut left = Self { outgoing: std::collections::BTreeSet::new(), ..self.clone() };
+        let mut addresses = std::mem::take(&mut left.addresses);
+        addresses.retain(|id, _| !left.was_removed(*id));
+        Self { addresses, ..left }
     }
 }
 

@@ -118,7 +118,9 @@ pub mod canonical;
 #[cfg(test)]
 mod testing;
 
-pub use change::{ADDRESS_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError, MEMBERS_MAX};
+pub use change::{
+    ADDRESS_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError, MEMBERS_MAX, REMOVED_MAX,
+};
 pub use config::{Config, Restored};
 pub use message::{Body, Message, Refusal};
 pub use node::RaftNode;

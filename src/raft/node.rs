@@ -8,6 +8,8 @@
 //! first (§5.1). Messages that have to wait for that ride on the batch that makes it so. Entries
 //! have their own rule, in `follower`.
 
+use std::collections::BTreeMap;
+
 use crate::proof::{self, Mutant};
 
 use super::chance::Chance;
@@ -40,6 +42,9 @@ pub struct RaftNode {
     pub(super) membership: Membership,
     /// A member said that this one was removed.
     pub(super) told_removed: bool,
+    /// The address at which each peer was last reached by a connection of this member, or `None`
+    /// if it has not been reached yet. A peer without an entry: the caller does not report that.
+    pub(super) reached: BTreeMap<NodeId, Option<String>>,
     pub(super) forwards: Forwards,
     pub(super) disk: DiskCursor,
     pub(super) out: Outbox,
@@ -119,6 +124,7 @@ impl RaftNode {
             log,
             membership,
             told_removed: false,
+            reached: BTreeMap::new(),
             forwards: Forwards::after_restart(),
             disk: DiskCursor::default(),
             out: Outbox::default(),
@@ -173,6 +179,14 @@ impl RaftNode {
             RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {}
         }
         self.assert_invariants();
+    }
+
+    /// A connection of this member to `peer` stands, at this address; `None`: there was none yet.
+    /// A peer that the log says is elsewhere counts as out of touch when a change is judged.
+    pub fn peer_reached(&mut self, peer: NodeId, address: Option<String>) {
+        let members = self.membership.current().members();
+        self.reached.retain(|id, _| *id == peer || members.contains(id));
+        self.reached.insert(peer, address);
     }
 
     /// Takes everything that has piled up to be done. See [`Ready`] for what is due in which order.

@@ -114,12 +114,35 @@ impl RaftNode {
         if target.voters.difference(&present.voters).any(|new| !self.has_caught_up(*new)) {
             return Err(ChangeError::NotCaughtUp);
         }
-        let in_touch = target.voters.iter().filter(|voter| self.in_touch(**voter)).count();
+        let moves = |voter: &NodeId| target.addresses.get(voter) != present.addresses.get(voter);
+        let voters = || target.voters.iter().copied();
+        if target.voters == present.voters && !voters().any(|voter| moves(&voter)) {
+            return Ok(());
+        }
+        let there = |voter: NodeId| self.is_reached(voter, target, moves(&voter));
+        let in_touch = voters().filter(|voter| self.in_touch(*voter) && there(*voter)).count();
         let enough = in_touch >= majority(target.voters.len());
-        if target.voters != present.voters && !enough && !proof::mutant(Mutant::QuorumGivenUp) {
+        if !enough && !proof::mutant(Mutant::QuorumGivenUp) {
             return Err(ChangeError::NoQuorum);
         }
         Ok(())
+    }
+
+    /// Whether `voter` was last reached where `config` says that it is, or where the operator of
+    /// this member overrides that. If it `moves` only now, it must have been reached there already,
+    /// or count as out of touch until it is.
+    fn is_reached(&self, voter: NodeId, config: &Configuration, moves: bool) -> bool {
+        if voter == self.config.id || proof::mutant(Mutant::MovedCounted) {
+            return true;
+        }
+        let reached = match self.reached.get(&voter) {
+            None => return !moves,
+            Some(None) => return false,
+            Some(Some(reached)) => reached,
+        };
+        let overridden = self.config.address_overrides.get(&voter) == Some(reached);
+        let logged = config.addresses.get(&voter);
+        logged.is_none_or(|logged| logged == reached) || overridden && !moves
     }
 
     /// Whether a voter was heard from lately. One that has not answered this leader yet was not,
@@ -230,8 +253,7 @@ impl RaftNode {
     /// Whether `peer` was removed, for good.
     pub(super) fn has_removed(&self, peer: NodeId) -> bool {
         self.membership.since() <= self.log.committed()
-            && self.membership.current().removed.contains(&peer)
-            && !self.membership.knows(peer)
+            && self.membership.current().was_removed(peer)
     }
 
     /// A member says that this one was removed. Its word is good for no more than that this one

@@ -143,6 +143,11 @@ impl RaftNode {
         self.membership.current()
     }
 
+    /// Where the membership in force stands in the log; 0 if it is as old as the log in memory.
+    pub fn membership_since(&self) -> Index {
+        self.membership.since()
+    }
+
     /// The membership as of `index`, which is not compacted: what a snapshot there must carry.
     pub fn membership_at(&self, index: Index) -> &Configuration {
         self.membership.at(index)

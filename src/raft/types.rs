@@ -170,9 +170,13 @@ pub struct Configuration {
     /// Of the learners, those that become voters by themselves once they have caught up, and whom
     /// each of them replaces then.
     pub promoting: BTreeMap<NodeId, Option<NodeId>>,
-    /// Who was a member once: an id never comes back, since its votes and confirmations may.
+    /// Who was a member once: an id never comes back, since its votes and confirmations may. At
+    /// most [`REMOVED_MAX`](super::change::REMOVED_MAX) of them, the highest.
     pub removed: BTreeSet<NodeId>,
-    /// Where each member is reached. Without an entry: where its operator said at first.
+    /// Every id up to this one that is not a member's counts as removed. It bounds `removed`.
+    pub removed_upto: u64,
+    /// Where each member is reached, the outgoing half included. Without an entry: where its
+    /// operator said at first.
     pub addresses: BTreeMap<NodeId, String>,
     /// Who asked for it, if somebody did.
     pub request: Option<RequestId>,
@@ -205,6 +209,11 @@ impl Configuration {
     /// Whether `id` takes part at all, voting or learning.
     pub fn is_member(&self, id: NodeId) -> bool {
         self.is_voter(id) || self.learners.contains(&id)
+    }
+
+    /// Whether `id` was a member once, or counts as one that was, and is none now.
+    pub fn was_removed(&self, id: NodeId) -> bool {
+        !self.is_member(id) && (self.removed.contains(&id) || id.get() <= self.removed_upto)
     }
 
     /// Whether both halves must agree.

@@ -125,10 +125,18 @@ pub(super) fn put_meta(out: &mut Vec<u8>, meta: &SnapshotMeta) {
 }
 
 fn put_config(out: &mut Vec<u8>, config: &Configuration) {
-    let Configuration { voters, outgoing, learners, promoting, removed, addresses, request } =
-        config;
+    let Configuration {
+        voters,
+        outgoing,
+        learners,
+        promoting,
+        removed,
+        removed_upto,
+        addresses,
+        request,
+    } = config;
     let plain = promoting.is_empty() && removed.is_empty() && addresses.is_empty();
-    let plain = plain && request.is_none();
+    let plain = plain && *removed_upto == 0 && request.is_none();
     if !plain {
         out.extend_from_slice(&FULL_CONFIG.to_le_bytes());
     }
@@ -144,6 +152,7 @@ fn put_config(out: &mut Vec<u8>, config: &Configuration) {
         put_u64(out, replaced.map_or(0, NodeId::get));
     }
     put_ids(out, removed);
+    put_u64(out, *removed_upto);
     put_count(out, addresses.len());
     for (id, address) in addresses {
         put_u64(out, id.get());
@@ -268,6 +277,7 @@ impl RecordReader {
             }
         }
         config.removed = self.members()?;
+        config.removed_upto = self.u64()?;
         for _ in 0..self.count()? {
             let (id, address) = (self.node_id()?, self.text()?);
             if config.addresses.insert(id, address).is_some() {

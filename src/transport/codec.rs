@@ -19,7 +19,7 @@ use crate::raft::message::{Body, Message, Refusal};
 use crate::raft::types::{
     Configuration, Entry, EntryId, Index, NodeId, Payload, Proposal, RequestId, SnapshotMeta, Term,
 };
-use crate::raft::{ADDRESS_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError};
+use crate::raft::{ADDRESS_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError, REMOVED_MAX};
 
 /// The highest term and index let in: half the range, so that counting on never overflows.
 pub const NUMBER_MAX: u64 = u64::MAX / 2;
@@ -411,6 +411,7 @@ fn config(frame: &wire::Configuration) -> Result<Configuration, Error> {
     if let Some(both) = voters.intersection(&learners).next() {
         return Err(Error::OutOfBounds { what: "voter and learner", value: both.get() });
     }
+    bounded("removed members", frame.removed.len(), REMOVED_MAX)?;
     let removed = frame.removed.iter().map(|id| node_id("removed member", *id));
     let promoting = frame
         .promoting
@@ -426,6 +427,7 @@ fn config(frame: &wire::Configuration) -> Result<Configuration, Error> {
         learners,
         promoting: promoting.collect::<Result<_, Error>>()?,
         removed: removed.collect::<Result<_, Error>>()?,
+        removed_upto: frame.removed_upto,
         addresses: addresses.collect::<Result<_, Error>>()?,
         request: frame.request.map(|id| request_id(Some(id))).transpose()?,
     })

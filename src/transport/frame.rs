@@ -314,6 +314,7 @@ fn config_out(config: &Configuration) -> wire::Configuration {
         learners: raw(&config.learners),
         promoting: config.promoting.iter().map(promotion).collect(),
         removed: raw(&config.removed),
+        removed_upto: config.removed_upto,
         addresses: config.addresses.iter().map(address).collect(),
         request: config.request.map(request_id_out),
     }

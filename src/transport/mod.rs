@@ -101,6 +101,13 @@ pub enum Delivery {
     /// A peer said this. [`Body::InstallSnapshot`](crate::raft::message::Body::InstallSnapshot)
     /// comes once its content is stored.
     Message(Message),
+    /// A control connection that this member dialled stands.
+    PeerReached {
+        /// With whom.
+        peer: NodeId,
+        /// Where it was dialled.
+        address: String,
+    },
     /// An established connection with this peer broke. At most once per breakage, and not for
     /// dials that fail.
     PeerLost(NodeId),

@@ -127,6 +127,10 @@ impl<I: Inbox> Sessions<I> {
                 if log.admits(id, Line::Connected) {
                     info!(peer = id.get(), addr = self.peer.addr(), "peer connected");
                 }
+                if let Some(address) = self.peer.addr().map(ToOwned::to_owned) {
+                    let peer = self.peer.id;
+                    self.inbox.deliver(Delivery::PeerReached { peer, address }).await;
+                }
                 let why = tokio::select! {
                     why = self.read(control.beat_replies, |gate, frame| gate.append_reply(&frame))
                         => why,

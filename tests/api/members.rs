@@ -123,11 +123,11 @@ async fn the_first_service_gives_true_answers() {
     }
 }
 
-/// Whoever registers may be asked twice, on any member, and may say another address later.
+/// A node may register twice, on any member. Under an id in use, another address is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_service_adds_and_moves_nodes() {
+async fn the_first_service_adds_nodes_and_moves_none() {
     let mut cluster = Cluster::start(Options::default().patient()).await;
-    for (id, addr) in [(1, "node7:5001"), (2, "node7:5001"), (3, "elsewhere:5001")] {
+    for (id, addr) in [(1, "node7:5001"), (2, "node7:5001")] {
         let client = cluster.client(id).clone();
         let info = NodeInfo { id: "7".to_owned(), addr: addr.to_owned() };
         let answer = client.timely(client.registration().register_node(info)).await;
@@ -138,6 +138,10 @@ async fn the_first_service_adds_and_moves_nodes() {
         assert_eq!(found.peer_ur_ls, [format!("http://{addr}")]);
         assert!(found.is_learner, "it has caught up with nothing yet");
     }
+    let client = cluster.client(3).clone();
+    let info = NodeInfo { id: "7".to_owned(), addr: "elsewhere:5001".to_owned() };
+    let moved = client.timely(client.registration().register_node(info)).await;
+    assert_eq!(moved.expect_err("it is node7's").code(), Code::AlreadyExists);
     let lead = cluster.settled().await;
     let client = cluster.client(cluster.others(lead.id)[0]).clone();
     let request = pb::MemberRemoveRequest { id: 7 };

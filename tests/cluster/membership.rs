@@ -84,6 +84,41 @@ async fn a_leader_that_is_removed_hands_over_and_ends() {
     assert_eq!(cluster.settled().await, new);
 }
 
+/// The one that goes joined later, so its address stands in the log alone, and its vote is needed
+/// until the cluster has left the joint configuration.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_second_member_of_two_is_removed_although_it_joined_later() {
+    let mut cluster = Cluster::start(Options::single()).await;
+    cluster.join(2, &[1], &[]);
+    cluster.voters(&[1, 2], 1).await;
+    cluster.settled().await;
+    cluster.remove(2, 1).await;
+    cluster.dismissed(2).await;
+    cluster.voters(&[1], 1).await;
+    cluster.client(1).surely_put("alone", "again").await;
+    cluster.stop(1).await;
+    cluster.restart(1);
+    cluster.settled().await;
+    assert_eq!(cluster.client(1).sure_value("alone").await, Some(b"again".to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joined_member_is_removed_while_its_vote_is_needed() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    cluster.join(4, &[1], &[]);
+    cluster.voters(&[1, 2, 3, 4], 1).await;
+    let lead = cluster.settled().await;
+    let down = *cluster.others(lead.id).iter().find(|id| **id != 4).expect("another");
+    cluster.kill(down);
+    let staying: Vec<u64> = cluster.others(down).into_iter().filter(|id| *id != 4).collect();
+    cluster.remove(4, staying[0]).await;
+    cluster.dismissed(4).await;
+    cluster.settled().await;
+    cluster.client(staying[1]).surely_put("two", "of three").await;
+    cluster.restart(down);
+    cluster.settled().await;
+}
+
 /// It did not hear of it: the others tell it when it comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_removed_while_it_was_down_ends_when_it_returns() {

@@ -179,6 +179,7 @@ impl Rules {
             reads_pending_max: 8,
             ready_bytes_max: 1 << 20,
             addresses: std::collections::BTreeMap::new(),
+            address_overrides: std::collections::BTreeMap::new(),
             seed: 1,
         }
     }

@@ -10,13 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raft_node::node::{Event, RequestError};
+use raft_node::node::{Event, PeerTable, RequestError};
 use raft_node::raft::{Aim, Body, Change, Configuration, Message, NodeId};
 
 use crate::clients::What;
 use crate::faults::Wish;
 use crate::lives::Death;
-use crate::plan::address;
+use crate::plan::{self, address};
 use crate::process::Ticket;
 use crate::world::{Happening, World};
 
@@ -25,6 +25,9 @@ const CALM_US: u64 = 10_000_000;
 
 /// For so long the others may count on a member whose disk turned out to be damaged.
 const MISSED_US: u64 = 15_000_000;
+
+/// Where each machine listens.
+const ADDRESSES: usize = 4;
 
 const VOTER: Aim = Aim::Voter { replaces: None };
 
@@ -309,14 +312,38 @@ impl World {
                 | Body::Removed { .. }
                 | Body::Refused { .. }
         );
-        circle.peers.contains_key(&message.to) || answers && circle.guests.contains(&message.to)
+        let dialled = circle.table.peers.get(&message.to);
+        dialled.is_some_and(|addr| listens(message.to, addr))
+            || answers && circle.guests.contains(&message.to)
+    }
+
+    /// What a member is told of addresses when it starts. The environment of a first member names
+    /// all of them; a machine that joins hears them from the cluster, once.
+    pub fn told_addresses(&self, at: usize) -> BTreeMap<NodeId, String> {
+        let joined_before = at >= self.plan.members && self.members[at].life > 0;
+        if joined_before { BTreeMap::new() } else { self.plan.first_addresses() }
+    }
+
+    /// A member learns that a connection which it dialled stands: over it, a message just went to
+    /// a peer that runs.
+    pub fn notice_reached(&mut self, at: usize, peer: usize) {
+        let id = Self::id(peer);
+        let life = self.members[at].life;
+        let circle = &mut self.process(at).circle;
+        let Some(address) = circle.table.peers.get(&id).cloned() else { return };
+        if !listens(id, &address) || circle.reached.get(&id) == Some(&address) {
+            return;
+        }
+        circle.reached.insert(id, address.clone());
+        let event = Event::PeerReached { peer: id, address };
+        self.queue.push(self.now_us, Happening::Sent { at, life, event });
     }
 
     /// Whether a member lets another one in. Who was removed is told so.
     pub fn lets_in(&mut self, at: usize, from: usize) -> bool {
         let id = Self::id(from);
         let circle = &mut self.process(at).circle;
-        if circle.removed.contains(&id) {
+        if circle.table.removed.contains(&id) {
             self.tell(|| format!("member {at} says that {from} was removed"));
             let there = &self.members[from];
             if there.process.is_some() && there.paused_until_us.is_none() {
@@ -324,33 +351,34 @@ impl World {
             }
             return false;
         }
-        if !circle.peers.contains_key(&id) {
+        if !circle.table.peers.contains_key(&id) {
             circle.guests.insert(id);
         }
         true
     }
 
-    /// A member speaks with `peers` from now on. The connections with those who were removed end,
-    /// and so do those with one that is elsewhere now.
-    pub fn speak_with(
-        &mut self,
-        at: usize,
-        config: &Configuration,
-        peers: BTreeMap<NodeId, Option<String>>,
-    ) {
-        let left_out = config.members().into_iter().find(|id| !peers.contains_key(id));
-        assert_eq!(left_out, None, "member {at} does not speak with a member");
+    /// A member speaks with every other one whose answer a quorum may need: those in force, and
+    /// those of the committed configuration.
+    pub fn speaks_with_all_needed(&self, at: usize) {
+        let process = self.members[at].process.as_ref().expect("it acts");
+        let (raft, table) = (process.replica.raft(), &process.circle.table);
+        let committed = raft.membership_at(raft.committed()).members();
+        let needed = raft.membership().members().into_iter().chain(committed);
+        let mut others = needed.filter(|id| *id != Self::id(at));
+        let left_out = others.find(|id| !table.peers.contains_key(id));
+        assert_eq!(left_out, None, "member {at} does not speak with a member: {table:?}");
+    }
+
+    /// A member speaks with those of `table` from now on. The connections with those who were
+    /// removed end, and so do those with one that is elsewhere now.
+    pub fn speak_with(&mut self, at: usize, table: PeerTable) {
         let circle = &mut self.process(at).circle;
-        circle.removed.clone_from(&config.removed);
-        circle.removed.retain(|id| !peers.contains_key(id));
-        circle.guests.retain(|id| !peers.contains_key(id) && !circle.removed.contains(id));
-        let before = std::mem::replace(&mut circle.peers, peers);
-        let now = circle.peers.clone();
+        let before = std::mem::replace(&mut circle.table, table).peers;
+        let PeerTable { peers: now, removed, .. } = circle.table.clone();
+        circle.guests.retain(|id| !now.contains_key(id) && !removed.contains(id));
+        circle.reached.retain(|id, address| now.get(id) == Some(&*address));
         for (id, address) in before {
-            let same = now
-                .get(&id)
-                .is_some_and(|now| found(id, now.as_ref()) == found(id, address.as_ref()));
-            if !same && Self::place(id) != at {
+            if now.get(&id) != Some(&address) {
                 let peer = Self::place(id);
                 self.network.link(at, peer).epoch += 1;
                 self.network.link(peer, at).epoch += 1;
@@ -386,6 +414,11 @@ impl World {
     }
 }
 
+/// Whether the machine of `id` is at `address`.
+fn listens(id: NodeId, address: &str) -> bool {
+    (0..ADDRESSES).any(|which| *address == plan::address(World::place(id), which))
+}
+
 /// Where a member is reached: where the log says, or else where its operator did at first.
 fn found(id: NodeId, logged: Option<&String>) -> String {
     logged.cloned().unwrap_or_else(|| address(World::place(id), 0))
@@ -401,7 +434,7 @@ fn joining(waiting: &[NodeId], which: usize, aim: Aim) -> Change {
 }
 
 fn relocation(id: NodeId, which: usize) -> Change {
-    Change::Relocate { id, address: address(World::place(id), which % 4) }
+    Change::Relocate { id, address: address(World::place(id), which % ADDRESSES) }
 }
 
 /// What must be refused, or does nothing.

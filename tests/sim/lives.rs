@@ -71,13 +71,16 @@ impl World {
         // refused, they are given a range of their own here: without it, the cluster takes what
         // they ask for repetitions.
         let openings = recovered.openings + (self.members[at].wipes << 16);
-        let config = self.plan.replica(self.members[at].id, openings, seed);
+        let addresses = self.told_addresses(at);
+        let config = self.plan.replica(self.members[at].id, openings, seed, addresses);
         let member = &mut self.members[at];
         member.life += 1;
         member.process = Some(Process::new(recovered, config));
         let life = member.life;
         let at_us = self.now_us + self.chance.below(self.plan.tick_us) + 1;
         self.queue.push(at_us, Happening::Tick { at, life });
+        // Whom to reach, before anything arrives.
+        self.act(at);
         self.trim(at);
     }
 

@@ -74,6 +74,9 @@ impl World {
             self.stats.cut += 1;
             return;
         }
+        if self.members[to].process.is_some() {
+            self.notice_reached(from, to);
+        }
         if !self.healed {
             if self.chance.per_million(plan.lose) {
                 self.stats.lost += 1;

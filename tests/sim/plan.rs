@@ -256,14 +256,19 @@ impl Plan {
     }
 
     /// Where the first members are reached, as their operators say.
-    fn addresses(&self) -> BTreeMap<NodeId, String> {
-        let first = if self.changing() { self.members } else { 0 };
+    pub fn first_addresses(&self) -> BTreeMap<NodeId, String> {
         let id = |at: usize| NodeId::new(at as u64 + 1).expect("counted from one");
-        (0..first).map(|at| (id(at), address(at, 0))).collect()
+        (0..self.members).map(|at| (id(at), address(at, 0))).collect()
     }
 
     /// The settings of a member in one of its lives.
-    pub fn replica(&self, id: NodeId, openings: u64, seed: u64) -> ReplicaConfig {
+    pub fn replica(
+        &self,
+        id: NodeId,
+        openings: u64,
+        seed: u64,
+        addresses: BTreeMap<NodeId, String>,
+    ) -> ReplicaConfig {
         let sizes = &self.sizes;
         let ticks = |us: u64| us.div_ceil(self.tick_us) as u32;
         ReplicaConfig {
@@ -273,7 +278,8 @@ impl Plan {
                 election_ticks_min: self.election_ticks_min,
                 election_ticks_max: self.election_ticks_max,
                 loss_delay_ticks_max: ticks(20_000),
-                addresses: self.addresses(),
+                addresses,
+                address_overrides: BTreeMap::new(),
                 append_bytes_max: sizes.append_bytes,
                 inflight_messages_max: sizes.inflight_messages,
                 inflight_bytes_max: sizes.inflight_bytes,

@@ -10,8 +10,8 @@ use raft_node::node::applier::{self, Applier, Batch};
 use raft_node::node::persister::{self, Persister};
 use raft_node::node::recovery::Recovered;
 use raft_node::node::snapshotter::{self, Saving};
-use raft_node::node::{Replica, ReplicaConfig};
-use raft_node::raft::{Configuration, NodeId, SnapshotMeta};
+use raft_node::node::{PeerTable, Replica, ReplicaConfig};
+use raft_node::raft::{NodeId, SnapshotMeta};
 use raft_node::storage::testing::SimDisk;
 use raft_node::storage::{self, SnapshotStore, SpareJob};
 
@@ -22,25 +22,12 @@ pub struct Ticket(pub usize);
 /// Whom a member speaks with, as its transport keeps it.
 #[derive(Clone, Debug, Default)]
 pub struct Circle {
-    /// Whom it dials, and where they are.
-    pub peers: BTreeMap<NodeId, Option<String>>,
-    /// Who was removed: refused, and told so.
-    pub removed: BTreeSet<NodeId>,
+    /// Whom it dials and where, and who is refused, and told so.
+    pub table: PeerTable,
     /// Others who dialled it. They are heard, and answered.
     pub guests: BTreeSet<NodeId>,
-}
-
-impl Circle {
-    /// At the start: who the log says takes part, and who was removed by what is committed. The
-    /// outgoing half of a joint configuration takes part.
-    fn at_start(known: &Configuration, removed: BTreeSet<NodeId>) -> Self {
-        let reach = |id: NodeId| (id, known.addresses.get(&id).cloned());
-        Self {
-            peers: known.members().into_iter().map(reach).collect(),
-            removed,
-            guests: BTreeSet::new(),
-        }
-    }
+    /// Where each peer was reached, as the member knows.
+    pub reached: BTreeMap<NodeId, String>,
 }
 
 /// The parts of a running member.
@@ -86,8 +73,6 @@ impl Process {
     /// A member as its disk remembers it.
     pub fn new(recovered: Recovered<SimDisk>, config: ReplicaConfig) -> Self {
         let machine = Arc::new(RwLock::new(recovered.machine));
-        let mut removed = recovered.config.removed.clone();
-        removed.retain(|id| !recovered.config.is_member(*id));
         let replica = Replica::new(
             config,
             recovered.restored,
@@ -101,9 +86,8 @@ impl Process {
             snapshots: recovered.snapshots.clone(),
             metrics: Arc::new(Metrics::new()),
         };
-        let circle = Circle::at_start(replica.raft().membership(), removed);
         Self {
-            circle,
+            circle: Circle::default(),
             replica,
             machine,
             persister: Persister::new(recovered.wal, recovered.snapshots.clone()),

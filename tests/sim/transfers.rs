@@ -49,7 +49,7 @@ enum Piece {
 impl World {
     /// A leader wants its latest snapshot sent. A lane carries one at a time, and remembers one.
     pub fn send_snapshot(&mut self, from: usize, to: usize) {
-        if !self.process(from).circle.peers.contains_key(&Self::id(to)) {
+        if !self.process(from).circle.table.peers.contains_key(&Self::id(to)) {
             return;
         }
         if let Some(again) = self.lanes.get_mut(&(from, to)) {

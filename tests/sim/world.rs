@@ -455,6 +455,7 @@ impl World {
                 }
             }
         }
+        self.speaks_with_all_needed(at);
         let raft = self.members[at].process.as_ref().expect("it acts").replica.raft();
         self.checker.acted(at, raft);
     }
@@ -491,7 +492,7 @@ impl World {
             }
             Effect::TransferDone(ticket) => self.settle(at, ticket),
             Effect::ChangeDone(ticket) => self.change_done(at, ticket),
-            Effect::Peers(config, peers) => self.speak_with(at, &config, peers),
+            Effect::Peers(table) => self.speak_with(at, table),
             Effect::Removed => self.retire(at),
             Effect::VoteReply { ticket, granted } => {
                 self.check_vote(at, ticket, granted);

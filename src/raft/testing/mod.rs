@@ -35,6 +35,7 @@ fn config(raw: u64, seed: u64) -> Config {
         reads_pending_max: 4,
         ready_bytes_max: 1024,
         addresses: std::collections::BTreeMap::new(),
+        address_overrides: std::collections::BTreeMap::new(),
         seed,
     }
 }

@@ -64,7 +64,9 @@ impl goldenscript::Runner for Script {
             }
             "snapshot" | "snapshot_sent" => self.snapshot(&command.name, &mut args)?,
             "step" => self.inject(&mut args)?,
-            "join" | "change" | "members" => self.membership(&command.name, &mut args)?,
+            "join" | "change" | "members" | "reached" => {
+                self.membership(&command.name, &mut args)?;
+            }
             "status" | "peers" | "log" => self.look(&command.name, &mut args)?,
             other => return Err(format!("unknown command {other}").into()),
         }

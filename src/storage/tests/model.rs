@@ -43,6 +43,7 @@ pub(super) fn meta(index: u64, term: u64) -> SnapshotMeta {
         learners: [node(9)].into(),
         promoting: [(node(9), Some(node(1)))].into(),
         removed: [node(7), node(8)].into(),
+        removed_upto: 6,
         addresses: [(node(1), "one:5001".to_owned()), (node(9), String::new())].into(),
         request: Some(RequestId { origin: node(2), sequence: index }),
         ..members()

@@ -46,6 +46,7 @@ fn configs() -> impl Strategy<Value = Configuration> {
             Configuration {
                 promoting: [(id, outgoing.iter().next().copied())].into(),
                 removed: [node(101)].into(),
+                removed_upto: 100,
                 addresses: [(id, format!("node{id}:5001"))].into(),
                 request: voters.iter().next().map(|id| RequestId { origin: *id, sequence: 7 }),
                 voters,

@@ -116,6 +116,7 @@ fn config(seed: u64) -> ReplicaConfig {
             reads_pending_max: 8,
             ready_bytes_max: 1 << 20,
             addresses: std::collections::BTreeMap::new(),
+            address_overrides: std::collections::BTreeMap::new(),
             seed,
         },
         first_sequence: 1,

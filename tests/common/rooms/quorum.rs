@@ -134,6 +134,7 @@ fn config(id: NodeId, seed: u64) -> Config {
         reads_pending_max: 16,
         ready_bytes_max: 1 << 20,
         addresses: BTreeMap::new(),
+        address_overrides: BTreeMap::new(),
         seed,
     }
 }

@@ -10,6 +10,7 @@ use super::{Outcome, Script, list};
 impl Script {
     /// `join 4 …`: starts members that know nothing. `members [1]`: who takes part, by each.
     /// `change 1 [add=4] [learner=5] [replace=6:2] [promote=5] [remove=1] [move=3]`: in one step.
+    /// `reached 1 3=moved3:5001`: where its connections stand.
     pub(super) fn membership(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Outcome {
         match name {
             "join" => {
@@ -17,6 +18,13 @@ impl Script {
                     let config = config(raw.parse()?, 7);
                     self.roles.insert(config.id, Role::Follower);
                     self.members.push(Member::new(config, Durable::new(Configuration::default())));
+                }
+            }
+            "reached" => {
+                let at = self.member(args)?;
+                while let Some((peer, address)) = args.next_key() {
+                    let (peer, address) = (id(peer.parse()?), address.to_owned());
+                    self.act(at, |node| node.peer_reached(peer, Some(address)));
                 }
             }
             "change" => {
