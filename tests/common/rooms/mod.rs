@@ -53,7 +53,7 @@ pub const DOOR: &[Mutant] = &[Mutant::VoteOfAnyTerm];
 
 /// Bugs of what a leader looks at before it changes the voters: who is dead does not come back in
 /// a world that has time for it.
-pub const QUORUM: &[Mutant] = &[Mutant::QuorumGivenUp];
+pub const QUORUM: &[Mutant] = &[Mutant::QuorumGivenUp, Mutant::MovedCounted];
 
 /// The rare paths of the store and the disk.
 pub const MARKS: &[Mark] = &[

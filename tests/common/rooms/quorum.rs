@@ -1,8 +1,9 @@
 //! The core's rule for changes of the voters: never to voters of whom too few are in touch.
 //!
 //! A leader among members of whom some are dead, for longer than an election timeout, is asked to
-//! let voters go. It must do so exactly if most of those who stay are alive: a cluster that gave
-//! its quorum away would never get it back.
+//! remove voters. It must do so exactly if most of the remaining ones are alive: a cluster that
+//! gave its quorum away would never get it back. Or it is asked to record other addresses of
+//! voters, at which they were not reached: they count as out of touch from then on.
 
 use std::collections::BTreeMap;
 
@@ -30,6 +31,9 @@ pub fn judge(seed: u64) -> Result<(), String> {
     let alive = &ids[..ids.len() - dead];
     let mut cluster = Cluster::new(&ids, alive, seed);
     let leader = cluster.settle()?;
+    if chance.one_in(2) {
+        return cluster.judge_moves(leader, &ids, &mut chance);
+    }
     let gone: Vec<NodeId> =
         ids.iter().copied().filter(|id| *id != leader && chance.one_in(3)).collect();
     if gone.is_empty() {
@@ -68,6 +72,42 @@ impl Cluster {
             (*id, RaftNode::new(config(*id, seed), restored))
         };
         Self { alive: alive.iter().map(node).collect(), refused: Vec::new() }
+    }
+
+    /// Voters are said to be where the leader did not reach them: done exactly if the others that
+    /// are alive make a quorum.
+    fn judge_moves(
+        &mut self,
+        leader: NodeId,
+        ids: &[NodeId],
+        chance: &mut Chance,
+    ) -> Result<(), String> {
+        let alive: Vec<NodeId> = self.alive.keys().copied().collect();
+        let node = self.alive.get_mut(&leader).expect("it leads");
+        for id in &alive {
+            node.peer_reached(*id, Some(format!("host{id}:5001")));
+        }
+        let moved: Vec<NodeId> =
+            ids.iter().copied().filter(|id| *id != leader && chance.one_in(2)).collect();
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let staying = alive.iter().filter(|id| !moved.contains(id)).count();
+        let enough = staying > ids.len() / 2;
+        let to = |id: &NodeId| Change::Relocate { id: *id, address: format!("nowhere{id}:9") };
+        node.change_membership(
+            RequestId { origin: leader, sequence: 1 },
+            moved.iter().map(to).collect(),
+        );
+        for _ in 0..10 * ELECTION_TICKS {
+            self.tick();
+        }
+        let refused = self.refused.contains(&Refusal::Change(ChangeError::NoQuorum));
+        if refused == enough {
+            let what = if enough { "refused" } else { "done" };
+            return Err(format!("{moved:?} of {ids:?} were to move, {alive:?} live: {what}"));
+        }
+        Ok(())
     }
 
     /// Until somebody leads, and knows who is dead.
