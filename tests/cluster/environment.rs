@@ -1,7 +1,7 @@
 //! Processes that must not run: each ends with the code and the line that says why.
 
 use std::net::TcpListener;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::common::{Cluster, Member, Options};
@@ -156,4 +156,21 @@ async fn the_health_command_asks_the_running_node() {
     assert_eq!(asked(cluster.member(1), ""), Some(1), "a frozen node is not healthy");
     assert!(start.elapsed() < Duration::from_secs(10), "docker would have given up");
     cluster.member(1).thaw();
+}
+
+#[test]
+fn a_local_cluster_on_taken_ports_says_so_in_a_line() {
+    // Taken by this test, or by whatever else runs here.
+    let _taken = TcpListener::bind("127.0.0.1:5001");
+    let output = Command::new(env!("CARGO_BIN_EXE_local_cluster"))
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .expect("start local_cluster");
+    let told = told(&output);
+    assert_eq!(output.status.code(), Some(CONFIGURATION), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    for words in ["RAFT_PEER_LISTEN=127.0.0.1:5001", "cannot listen there", "another cluster"] {
+        assert!(told.contains(words), "{words} in {told}");
+    }
 }

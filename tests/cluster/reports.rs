@@ -145,3 +145,20 @@ async fn numbers_in_a_log_for_machines_are_numbers() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_variable_without_effect_is_logged_with_the_reason() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let lead = cluster.settled().await;
+    let dead = cluster.others(lead.id)[0];
+    cluster.join(4, &[lead.id], &[]);
+    cluster.voters(&[1, 2, 3, 4], lead.id).await;
+    cluster.kill(dead);
+    // The machine is made anew on the disk that it has, to take the place of a dead member.
+    cluster.stop(4).await;
+    cluster.member(4).set("RAFT_REPLACES", &dead.to_string());
+    cluster.restart(4);
+    let why = format!("node 4 is a member already, and {dead} still is");
+    logged(&mut cluster, 4, &["WARN", "RAFT_REPLACES", "has no effect", &why]).await;
+    cluster.settled().await;
+}

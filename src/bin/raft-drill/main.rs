@@ -64,3 +64,16 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_knows_where_a_cluster_is_by_default() {
+        for words in [&["load", "put"][..], &["probe"], &["drill", "stop"], &["fill"], &["hash"]] {
+            let words = ["raft-drill"].iter().chain(words);
+            Cli::try_parse_from(words).unwrap_or_else(|why| panic!("{why}"));
+        }
+    }
+}
