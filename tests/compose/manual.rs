@@ -31,14 +31,30 @@ fn commands() -> Vec<&'static str> {
     typed.filter(|command| !command.contains("RAFT_")).collect()
 }
 
+/// The users' file, with election timeouts that no busy machine reaches: this is about commands.
+fn patient_compose_file() -> String {
+    const ANCHOR: &str = "  RAFT_CLUSTER_TOKEN: compose\n";
+    assert!(COMPOSE_FILE.contains(ANCHOR), "the file has its environment");
+    let timeouts = "  RAFT_HEARTBEAT_INTERVAL_MS: 100\n  \
+                    RAFT_ELECTION_TIMEOUT_MIN_MS: 3000\n  \
+                    RAFT_ELECTION_TIMEOUT_MAX_MS: 6000\n";
+    COMPOSE_FILE.replacen(ANCHOR, &format!("{ANCHOR}{timeouts}"), 1)
+}
+
 /// Runs them in a directory of the project's name, whose `.env` is nobody else's.
 pub async fn grow_shrink_replace(containers: &mut Containers) {
-    containers.begin_anew().await;
-    containers.client(1).put("kept", "through it all").await.expect("a write");
+    containers.create_anew().expect("new containers");
     let root = tempfile::tempdir().expect("a directory");
     let directory = root.path().join(PROJECT);
     std::fs::create_dir(&directory).expect("a directory");
-    std::fs::write(directory.join("docker-compose.yml"), COMPOSE_FILE).expect("a file");
+    std::fs::write(directory.join("docker-compose.yml"), patient_compose_file()).expect("a file");
+    run("docker compose up -d --no-build", &directory).await;
+    containers.voters(&[1, 2, 3], 1).await;
+    eventually("a write", async || {
+        let put = containers.client(1).put("kept", "through it all").await;
+        put.map_err(|status| status.to_string())
+    })
+    .await;
     let mut changes = VOTERS.iter();
     for command in commands() {
         println!("    $ {command}");
