@@ -22,8 +22,13 @@
 //! them, however odd, delays a heartbeat. One thread for driver and transport saves a message
 //! two changes of thread.
 
+mod accept;
 mod advice;
+mod authority;
 mod bridge;
+mod connection;
+mod connections;
+mod descriptors;
 pub mod exit;
 pub mod log;
 mod origin;
@@ -73,7 +78,8 @@ pub fn run(config: &Config) -> ExitCode {
         name = config.node_name,
         "starting"
     );
-    // First, since process 1 of a container has no default for signals: one that arrives while
+    descriptors::raise_limit();
+    // Early, since process 1 of a container has no default for signals: one that arrives while
     // the log is being read back must not be lost.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,

@@ -69,6 +69,8 @@ pub struct Config {
     pub client_listen: SocketAddr,
     /// `host:port` that clients are told (`RAFT_CLIENT_ADVERTISE`).
     pub client_advertise: String,
+    /// More names by which browsers may call the client port, or `*` (`RAFT_ALLOWED_HOSTS`).
+    pub allowed_hosts: Vec<String>,
     /// Log, snapshots, votes and identity (`RAFT_DATA_DIR`).
     pub data_dir: PathBuf,
     /// Part of the cluster id (`RAFT_CLUSTER_TOKEN`).

@@ -84,6 +84,33 @@ pub fn mirror(counter: &Counter, count: u64) {
     counter.inner().store(count, Ordering::Relaxed);
 }
 
+/// The connections that come in at one port.
+#[derive(Clone, Debug, Default)]
+pub struct PortMetrics {
+    /// Connections now.
+    pub open: Gauge,
+    /// Closed, the idlest, to make room for others.
+    pub evicted: Counter,
+    /// Closed at once, for want of room.
+    pub refused: Counter,
+    /// Attempts to accept that failed.
+    pub failed: Counter,
+}
+
+impl PortMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("open", "Connections", self.open.clone());
+        let counters = [
+            ("evicted", "Idle connections closed to make room", &self.evicted),
+            ("refused", "Connections closed for want of room", &self.refused),
+            ("accepts_failed", "Failed attempts to accept", &self.failed),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+    }
+}
+
 /// The gauges, counters and histograms, and how to print them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -130,6 +157,10 @@ pub struct Metrics {
     pub snapshots_saved: Counter,
     /// How long writing a snapshot of its own state took.
     pub snapshot_save_seconds: Histogram,
+    /// The client port.
+    pub clients: PortMetrics,
+    /// The peer port.
+    pub peers: PortMetrics,
 }
 
 /// 50 µs to about 1.6 s.
@@ -173,12 +204,20 @@ impl Metrics {
             quota_bytes: Gauge::default(),
             revision: Gauge::default(),
             snapshots_saved: Counter::default(),
+            clients: PortMetrics::default(),
+            peers: PortMetrics::default(),
         };
         metrics.register_plain();
         metrics.register_sizes_and_durations();
         metrics.registry.register_collector(Box::new(constants));
         metrics.registry.register_collector(Box::new(process::Process));
         metrics.registry.register_collector(Box::new(Arc::clone(&metrics.rpcs)));
+        metrics
+            .clients
+            .register(metrics.registry.sub_registry_with_prefix("raft_node_client_connections"));
+        metrics
+            .peers
+            .register(metrics.registry.sub_registry_with_prefix("raft_node_peer_connections"));
         metrics
     }
 

@@ -4,6 +4,7 @@
 //! until it has caught up, and is promoted by itself; an id is one more than any that ever was,
 //! not a hash, so that it can be put into `RAFT_NODE_ID`.
 
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 use crate::node::{Member, RequestError};
@@ -29,7 +30,9 @@ pub(super) struct ClusterService {
 impl ClusterService {
     pub(super) fn server(context: Context) -> ClusterServer<Self> {
         let decode_max = context.decode_bytes_max();
-        ClusterServer::new(Self { context }).max_decoding_message_size(decode_max)
+        ClusterServer::new(Self { context })
+            .max_decoding_message_size(decode_max)
+            .accept_compressed(CompressionEncoding::Gzip)
     }
 
     /// Membership has no revision: etcd leaves it 0 here.

@@ -39,15 +39,20 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests under way on one connection; further ones wait at the client.
 const STREAMS_MAX: u32 = 1024;
 
-/// Headers of one request, decoded. Room for a token and little else.
-const HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// What is read of the headers of one request. More than is served (`entry`), so that a request
+/// with somewhat too much is answered as a gRPC call; one with four times as much ends its
+/// connection.
+const HEADER_BYTES_MAX: u32 = 1 << 20;
 
 /// Streams reset by us for the peer's faults before the connection is closed (the guard against
 /// reset floods, which tonic leaves off).
-const ERROR_RESETS_MAX: usize = 1024;
+const ERROR_RESETS_MAX: usize = 4096;
 
-/// Streams reset by the peer before we took them up, likewise.
-const PENDING_RESETS_MAX: usize = 20;
+/// Streams reset by the peer before we took them up, likewise. To cancel is lawful, any number of
+/// times; such streams are held until the connection's task has read what there was, at most 128
+/// times one buffer of 16 KiB. So a client that cancels as fast as it can write stays below this,
+/// and it bounds memory, at 1 or 2 kB each, against one whose requests are smaller than any real one.
+const PENDING_RESETS_MAX: usize = 32 * 1024;
 
 /// A server with the limits that every port has. The client port adds `accept_http1(true)`.
 pub fn server() -> Server {
@@ -117,7 +122,7 @@ impl Service<Request<Body>> for Front {
     }
 }
 
-fn is_kv(path: &str) -> bool {
+pub(super) fn is_kv(path: &str) -> bool {
     let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(Kv::NAME));
     rest.is_some_and(|rest| rest.starts_with('/'))
 }

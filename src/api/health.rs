@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio_stream::wrappers::{IntervalStream, WatchStream};
 use tokio_stream::{Stream, StreamExt};
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -42,7 +43,7 @@ impl HealthService {
         handle: Handle,
         services: &'static [&'static str],
     ) -> HealthServer<HealthService> {
-        HealthServer::new(Self { handle, services })
+        HealthServer::new(Self { handle, services }).accept_compressed(CompressionEncoding::Gzip)
     }
 
     fn question(&self, service: &str) -> Result<Question, Status> {

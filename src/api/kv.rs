@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tokio_stream::Stream;
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 use crate::kv;
@@ -35,6 +36,7 @@ impl KvService {
         let decode_max = context.decode_bytes_max();
         KvServer::new(Self { context })
             .max_decoding_message_size(decode_max)
+            .accept_compressed(CompressionEncoding::Gzip)
             .max_encoding_message_size(ANSWER_BYTES_MAX)
     }
 

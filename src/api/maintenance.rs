@@ -7,6 +7,7 @@
 use std::pin::Pin;
 
 use tokio_stream::Stream;
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 use crate::kv;
@@ -28,7 +29,9 @@ pub(super) struct MaintenanceService {
 impl MaintenanceService {
     pub(super) fn server(context: Context) -> MaintenanceServer<Self> {
         let decode_max = context.decode_bytes_max();
-        MaintenanceServer::new(Self { context }).max_decoding_message_size(decode_max)
+        MaintenanceServer::new(Self { context })
+            .max_decoding_message_size(decode_max)
+            .accept_compressed(CompressionEncoding::Gzip)
     }
 }
 

@@ -7,10 +7,13 @@
 //! Absent: watches, leases, locks, elections and users. A call of theirs is answered
 //! `UNIMPLEMENTED` with the name of the service.
 
+mod arrival;
 pub mod ask;
 mod cluster;
 mod convert;
 mod counted;
+mod door;
+mod entry;
 mod error;
 mod front;
 mod header;
@@ -23,9 +26,11 @@ mod registration;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod underway;
 
 use std::sync::Arc;
 
+use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -39,8 +44,12 @@ use crate::proto::etcdserverpb::kv_server::KvServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::node::node_registration_server::NodeRegistrationServer;
 use crate::proto::raft::membership_server::MembershipServer;
+use front::Front;
 
-pub use front::{Front, FrontFuture, server};
+pub use door::{Door, DoorFuture};
+pub use entry::Names;
+pub use front::server;
+pub use underway::Underway;
 
 /// What a handler does with a request before it asks the node, for tests that throw bytes at it.
 #[cfg(feature = "sim")]
@@ -117,14 +126,15 @@ const PEER_SERVICES: &[&str] = &[
 
 /// Everything that the client port serves: etcd's services, health and reflection over gRPC, and
 /// the routes of `http`. To be given to [`server`] with HTTP/1.1 accepted. Its calls are counted in
-/// `rpcs`, which is made of [`rpc_names`].
-pub fn client_service(handle: Handle, http: axum::Router, rpcs: Arc<Rpcs>) -> Front {
+/// `rpcs`, which is made of [`rpc_names`]. Browsers may call it by `names`.
+pub fn client_service(handle: Handle, http: axum::Router, rpcs: Arc<Rpcs>, names: Names) -> Door {
     let context = header::Context::new(handle.clone());
     let services = Routes::new(cluster::ClusterService::server(context.clone()))
         .add_service(maintenance::MaintenanceService::server(context.clone()))
         .add_service(health::HealthService::server(handle.clone(), CLIENT_SERVICES));
     let services = with_reflection(services, proto::CLIENT_DESCRIPTORS, CLIENT_SERVICES);
-    Front::new(handle, rpcs, kv::KvService::server(context), services, http)
+    let kv = kv::KvService::server(context);
+    Door::new(Front::new(handle, rpcs, kv, services, http), names)
 }
 
 /// The calls of the client port, in the order in which it counts them.
@@ -159,8 +169,16 @@ fn with_reflection(services: Routes, descriptors: &'static [u8], served: &[&str]
         served.iter().fold(builder, |builder, service| builder.with_service_name(*service))
     };
     services
-        .add_service(builder().build_v1().expect("the descriptors were compiled with this code"))
         .add_service(
-            builder().build_v1alpha().expect("the descriptors were compiled with this code"),
+            builder()
+                .build_v1()
+                .expect("the descriptors were compiled with this code")
+                .accept_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            builder()
+                .build_v1alpha()
+                .expect("the descriptors were compiled with this code")
+                .accept_compressed(CompressionEncoding::Gzip),
         )
 }

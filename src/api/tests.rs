@@ -97,7 +97,8 @@ async fn member(leads: bool) -> World {
 
     let metrics = Arc::new(Metrics::of(Constants::default(), super::rpc_names()));
     let rpcs = Arc::clone(&metrics.rpcs);
-    let front = super::client_service(handle.clone(), axum::Router::new(), rpcs);
+    let front =
+        super::client_service(handle.clone(), axum::Router::new(), rpcs, super::Names::default());
     let (client_addr, incoming) = listen().await;
     tokio::spawn(super::server().accept_http1(true).serve_with_incoming(front, incoming));
     let (peer_addr, incoming) = listen().await;

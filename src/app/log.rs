@@ -250,8 +250,12 @@ mod tests {
         let lost = LOG_LINES_LOST.get();
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
         let lines_max = PENDING_BYTES_MAX / line.len();
-        // What the writer has taken, what waits, and at least one line more.
-        for _ in 0..=2 * lines_max {
+        buffer.push(&line);
+        while !buffer.lock().writing {
+            thread::yield_now();
+        }
+        // What waits, and at least one line more.
+        for _ in 0..=lines_max {
             buffer.push(&line);
         }
         assert!(LOG_LINES_LOST.get() > lost, "the buffer is bounded");

@@ -6,13 +6,13 @@ use std::sync::mpsc as thread_channel;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use tokio::net::TcpListener as AsyncListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{error, info};
 
+use crate::api::Underway;
 use crate::config::Config;
 use crate::metrics::{self, Metrics};
 use crate::node::driver::{Driver, DriverParts};
@@ -22,8 +22,11 @@ use crate::transport::Disowned;
 use crate::{admin, api, transport};
 
 use super::REQUESTS_MAX;
+use super::accept::Incoming;
 use super::advice::Advice;
 use super::bridge::{DriverInbox, SnapshotFiles, TransportOutbox};
+use super::connections::Connections;
+use super::descriptors::Shares;
 use super::start::{StartError, start_thread};
 
 /// What the way to the peers is made of.
@@ -49,7 +52,12 @@ impl Consensus {
         driver: DriverParts<RealDisk>,
     ) -> Result<Self, StartError> {
         let runtime = runtime(Builder::new_current_thread())?;
-        let incoming = incoming(&runtime, listener)?;
+        let counts = driver.metrics.peers.clone();
+        let connections = Connections::new("peers", Shares::of_process().peers, counts);
+        let incoming =
+            Incoming::<TcpConnectInfo>::new(&runtime, listener, connections, |stream, _| {
+                stream.connect_info()
+            })?;
         let mut transport_config =
             transport::Config::new(driver.identity.cluster_id, driver.identity.node_id);
         transport_config.introduction = transport::Introduction {
@@ -116,7 +124,13 @@ impl Clients {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, StartError> {
         let runtime = runtime(clients_runtime())?;
-        let incoming = incoming(&runtime, listener)?;
+        let connections =
+            Connections::new("clients", Shares::of_process().clients, metrics.clients.clone());
+        let incoming = Incoming::<Underway>::new(&runtime, listener, connections, |_, seat| {
+            seat.underway().clone()
+        })?
+        .mended();
+        let names = allowed_names(config);
         let versions = admin::Versions {
             node: super::VERSION,
             server: api::VERSION,
@@ -127,7 +141,7 @@ impl Clients {
         runtime.spawn(barrier::share(asked, handle.requests()));
         let handle = handle.clone().sharing_barriers(barriers);
         let http = admin::router(handle.clone(), versions, scrape(handle.clone(), metrics));
-        let service = api::client_service(handle, http, Arc::clone(&metrics.rpcs));
+        let service = api::client_service(handle, http, Arc::clone(&metrics.rpcs), names);
         let (drain, drain_asked) = oneshot::channel();
         let (done, drained) = thread_channel::channel();
         info!(
@@ -175,6 +189,12 @@ fn scrape(
     }
 }
 
+/// The names by which browsers may call this member: its own, and those that the operator lists.
+fn allowed_names(config: &Config) -> api::Names {
+    let (own, _) = config.client_advertise.rsplit_once(':').expect("checked to be host:port");
+    api::Names::new(own, &config.allowed_hosts)
+}
+
 /// On a small machine one thread for all clients costs a third less CPU per request than several
 /// (no stealing, no wake-ups between them); on a larger one, one thread would be the bound.
 fn clients_runtime() -> Builder {
@@ -193,11 +213,4 @@ pub(super) fn runtime(mut builder: Builder) -> Result<Runtime, StartError> {
         .enable_all()
         .build()
         .map_err(|source| StartError::System { what: "start a runtime", source })
-}
-
-fn incoming(runtime: &Runtime, listener: TcpListener) -> Result<TcpIncoming, StartError> {
-    let _entered = runtime.enter();
-    let listener = AsyncListener::from_std(listener)
-        .map_err(|source| StartError::System { what: "register a listener", source })?;
-    Ok(TcpIncoming::from(listener).with_nodelay(Some(true)))
 }

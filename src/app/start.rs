@@ -29,6 +29,7 @@ use crate::raft::{
 use crate::storage::{self, Identity, Instances, Options, RealDisk, SnapshotStore, Wal};
 use crate::transport::Disowned;
 
+use super::accept;
 use super::advice::Advice;
 use super::origin::Origin;
 use super::serve::{Clients, Consensus, Network, runtime};
@@ -346,11 +347,7 @@ pub(super) fn start_thread(
 }
 
 fn listen(variable: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError> {
-    let bound = TcpListener::bind(addr).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    bound.map_err(|source| StartError::Listen { variable, addr, source })
+    accept::listen(addr).map_err(|source| StartError::Listen { variable, addr, source })
 }
 
 fn recover(

@@ -40,6 +40,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
     let cluster_token = reader.get("RAFT_CLUSTER_TOKEN", value::cluster_token);
     let log_filter = reader.get("RAFT_LOG", value::log_filter);
     let log_format = reader.get("RAFT_LOG_FORMAT", value::log_format);
+    let allowed_hosts = reader.get("RAFT_ALLOWED_HOSTS", value::hosts);
     let data_dir = reader.raw("RAFT_DATA_DIR").map(PathBuf::from);
     let members = members(reader, identity.as_ref(), addresses.as_ref());
 
@@ -57,6 +58,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
         peer_advertise: members.peer_advertise,
         client_listen: addresses.client_listen,
         client_advertise: members.client_advertise,
+        allowed_hosts: allowed_hosts.unwrap_or_default(),
         cluster_token: cluster_token?,
         heartbeat_interval_ms: timing.heartbeat_ms,
         election_timeout_min_ms: timing.election_min_ms,

@@ -194,3 +194,13 @@ pub(super) fn join(raw: &str) -> Result<Vec<String>, String> {
     let wrong = |addr: &str| format!("{expected}; {addr:?} is not of that form");
     addrs.into_iter().map(|addr| advertise(addr).map_err(|_| wrong(addr))).collect()
 }
+
+/// Names without ports, or `*` for any.
+pub(super) fn hosts(raw: &str) -> Result<Vec<String>, String> {
+    let expected = "host names without ports, such as etcd.example.com, or * for any";
+    let host = |host: &str| match host {
+        host if host == "*" || is_host(host) => Ok(host.to_owned()),
+        host => Err(format!("{expected}; {host:?} is not of that form")),
+    };
+    raw.split(',').map(str::trim).map(host).collect()
+}

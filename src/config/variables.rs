@@ -22,7 +22,7 @@ const fn derived(name: &'static str, default: &'static str, meaning: &'static st
 }
 
 /// Every variable, in the order in which they are documented.
-pub static VARIABLES: [Variable; 26] = [
+pub static VARIABLES: [Variable; 27] = [
     fixed("RAFT_NODE_ID", "1", "this member: a positive integer, never reused"),
     derived("RAFT_NODE_NAME", "node<ID>", "the name that `member list` shows"),
     derived(
@@ -52,6 +52,11 @@ pub static VARIABLES: [Variable; 26] = [
         "RAFT_CLIENT_ADVERTISE",
         "the listen address, or on all interfaces its port at the peer address's host",
         "`host:port` that clients are told",
+    ),
+    derived(
+        "RAFT_ALLOWED_HOSTS",
+        "unset",
+        "more names by which browsers may call the client port: `etcd.example.com`, or `*`",
     ),
     derived("RAFT_DATA_DIR", "data/<name>", "the directory of log, snapshots and votes"),
     fixed(

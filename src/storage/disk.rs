@@ -5,7 +5,7 @@
 //! durable before [`Disk::sync_dir`], and each call may fail.
 //!
 //! Deliberately absent: appending (positions make torn writes visible), truncation (segments are
-//! of fixed size), and any kind of retry.
+//! of fixed size), and any kind of retry, but for want of a descriptor (`descriptors`).
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -13,6 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::descriptors::Spares;
 use super::error::{Context, Error};
 
 /// How a file is opened.
@@ -67,6 +68,9 @@ pub trait DiskFile: Send + 'static {
 #[derive(Clone, Debug)]
 pub struct RealDisk {
     root: Arc<PathBuf>,
+    /// Held open, so that a sync needs no descriptor.
+    directory: Arc<File>,
+    spares: Arc<Spares>,
 }
 
 impl RealDisk {
@@ -90,7 +94,10 @@ impl RealDisk {
             };
             sync_directory(parent).context("sync the directory", || parent.to_path_buf())?;
         }
-        Ok(Self { root: Arc::new(root) })
+        let directory = File::open(&root).context("open the directory", || root.clone())?;
+        let directory = Arc::new(directory);
+        let spares = Arc::new(Spares::of(Arc::clone(&directory)));
+        Ok(Self { root: Arc::new(root), directory, spares })
     }
 }
 
@@ -100,13 +107,13 @@ impl Disk for RealDisk {
 
     fn open(&self, name: &str, access: Access) -> io::Result<RealFile> {
         // The standard library sets O_CLOEXEC on everything it opens.
-        OpenOptions::new()
+        let mut options = OpenOptions::new();
+        options
             .read(true)
             .write(access != Access::Read)
             .create_new(access == Access::Create)
-            .mode(0o600)
-            .open(self.root.join(name))
-            .map(RealFile)
+            .mode(0o600);
+        self.spares.open(|| options.open(self.root.join(name))).map(RealFile)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -119,7 +126,7 @@ impl Disk for RealDisk {
 
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for item in fs::read_dir(self.root.as_path())? {
+        for item in self.spares.open(|| fs::read_dir(self.root.as_path()))? {
             // A name that is not UTF-8 is none of ours.
             if let Ok(name) = item?.file_name().into_string() {
                 names.push(name);
@@ -129,7 +136,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        sync_directory(&self.root)
+        self.directory.sync_all()
     }
 
     fn lock(&self, name: &str) -> io::Result<Option<RealLock>> {

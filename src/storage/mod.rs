@@ -18,6 +18,7 @@
 pub mod disk;
 
 mod data_dir;
+mod descriptors;
 mod error;
 mod frame;
 mod identity;

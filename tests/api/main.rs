@@ -6,7 +6,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod calls;
+mod connections;
 mod doors;
 mod kv;
 mod members;
 mod pages;
+mod sites;

@@ -7,12 +7,13 @@ mod common;
 
 mod addresses;
 mod crashes;
+mod descriptors;
 mod disks;
 mod elections;
 mod environment;
 mod links;
-mod logs;
 mod membership;
 mod reports;
 mod snapshots;
 mod stops;
+mod unwritten;

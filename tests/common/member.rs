@@ -102,6 +102,24 @@ impl Member {
         self.start_as(command);
     }
 
+    /// Starts the process with so many file descriptors and no way to more.
+    pub fn start_with_descriptors(&mut self, limit: u32) {
+        let node = self.command();
+        let mut command = Command::new("/bin/sh");
+        command
+            .arg("-c")
+            // Becomes the node: the process that is signalled is the same.
+            .arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\""))
+            .arg(node.get_program())
+            .args(node.get_args())
+            .env_clear();
+        command.envs(node.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let log = File::options().create(true).append(true).open(&self.log).expect("open the log");
+        command.stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("share the log")).stderr(log);
+        self.start_as(command);
+    }
+
     /// Starts the process with a standard error that is not its log.
     pub fn start_logging_to(&mut self, stderr: impl Into<Stdio>) {
         let mut command = self.command();
