@@ -32,6 +32,7 @@ mod descriptors;
 pub mod exit;
 pub mod log;
 mod origin;
+mod round_trips;
 mod serve;
 mod start;
 mod stop;

@@ -19,6 +19,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
@@ -161,6 +162,8 @@ pub struct Metrics {
     pub clients: PortMetrics,
     /// The peer port.
     pub peers: PortMetrics,
+    /// The way to each peer and back.
+    round_trip_seconds: Family<Labels, Histogram, fn() -> Histogram>,
 }
 
 /// 50 µs to about 1.6 s.
@@ -171,6 +174,13 @@ fn latency_buckets() -> impl Iterator<Item = f64> {
 /// 1 ms to about half a minute.
 fn snapshot_buckets() -> impl Iterator<Item = f64> {
     prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 16)
+}
+
+/// Of a family.
+type Labels = Vec<(&'static str, String)>;
+
+fn latency_histogram() -> Histogram {
+    Histogram::new(latency_buckets())
 }
 
 impl Metrics {
@@ -206,6 +216,7 @@ impl Metrics {
             snapshots_saved: Counter::default(),
             clients: PortMetrics::default(),
             peers: PortMetrics::default(),
+            round_trip_seconds: Family::new_with_constructor(latency_histogram),
         };
         metrics.register_plain();
         metrics.register_sizes_and_durations();
@@ -307,6 +318,11 @@ impl Metrics {
             "Duration of writing a snapshot of the own state",
             self.snapshot_save_seconds.clone(),
         );
+        r.register(
+            "etcd_network_peer_round_trip_time_seconds",
+            "The way to a peer and back",
+            self.round_trip_seconds.clone(),
+        );
     }
 
     /// As text, in one of the formats that scrapers read.
@@ -323,6 +339,12 @@ impl Metrics {
     /// One `fdatasync` of the log took this long.
     pub fn observe_wal_fsync(&self, took: Duration) {
         self.wal_fsync_seconds.observe(took.as_secs_f64());
+    }
+
+    /// The way to the member `peer` and back took this long.
+    pub fn observe_round_trip(&self, peer: u64, took: Duration) {
+        let labels = vec![("To", format!("{peer:x}"))];
+        self.round_trip_seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// Applying one batch took this long.

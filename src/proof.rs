@@ -108,7 +108,7 @@ instruments! {
         GroupOfBatches = "several batches became durable with one sync",
         OutcomeSkipped = "a snapshot skipped the outcome of this member's own proposals",
         ProposalResubmitted = "a proposal that died with its leader was submitted again",
-        ReadsAskedAgain = "a round of reads was taken for lost, and asked for again",
+        ReadsAskedAgain = "a round of reads without an answer was asked for again",
         SnapshotAwaited = "a follower had to wait until a snapshot was written",
         LogKeptForLaggard = "log was kept beyond its room for a follower in touch",
         LaggardGivenUp = "a follower in touch lacked more than the log may keep",
@@ -196,7 +196,11 @@ instruments! {
         SpareNotZeroed = "a released segment is used again with its old bytes",
         StaleSnapshotAdopted = "a snapshot finished late takes the place of a newer one",
 
+        // The transport.
+        RequestsByOwnDial = "a member reaches its leader only by connections that it dialled",
+
         // The engine room.
+        LateAnswerUnheard = "a read that is asked for again takes no answer to the first question",
         ReadUnapplied = "a read is answered before its index is applied here",
         SendBeforeSync = "what a batch reveals is sent before the batch is durable",
         SubmitStale = "a proposal is taken for one of the term before, and submitted again",

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,7 @@ use crate::transport::{
 
 use super::advice::Advice;
 use super::exit;
+use super::round_trips::RoundTrips;
 
 /// The way from the transport to the driver, to the list of members, and to the end of it all.
 #[derive(Clone)]
@@ -28,6 +30,7 @@ pub(super) struct DriverInbox {
     instances: Arc<Mutex<Instances<RealDisk>>>,
     disowning: watch::Sender<Option<Disowned>>,
     advice: Arc<Advice>,
+    round_trips: Arc<RoundTrips>,
 }
 
 impl DriverInbox {
@@ -37,9 +40,11 @@ impl DriverInbox {
         instances: Instances<RealDisk>,
         disowning: watch::Sender<Option<Disowned>>,
         advice: Advice,
+        round_trips: RoundTrips,
     ) -> Self {
         let (instances, advice) = (Arc::new(Mutex::new(instances)), Arc::new(advice));
-        Self { events, members, instances, disowning, advice }
+        let round_trips = Arc::new(round_trips);
+        Self { events, members, instances, disowning, advice, round_trips }
     }
 }
 
@@ -62,6 +67,10 @@ impl Inbox for DriverInbox {
         };
         // The driver is gone only when the process is ending.
         drop(self.events.send(event).await);
+    }
+
+    fn round_trip(&self, peer: NodeId, took: Duration) {
+        self.round_trips.observe(peer, took);
     }
 
     /// Waits for the disk when a member is met for the first time ever, and only then.

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc as thread_channel;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,6 +27,7 @@ use super::advice::Advice;
 use super::bridge::{DriverInbox, SnapshotFiles, TransportOutbox};
 use super::connections::Connections;
 use super::descriptors::Shares;
+use super::round_trips::RoundTrips;
 use super::start::{StartError, start_thread};
 
 /// What the way to the peers is made of.
@@ -66,6 +67,8 @@ impl Consensus {
         };
         transport_config.instance = network.instances.own();
         let advice = Advice::new(config);
+        transport_config.be_patient(Duration::from_millis(config.election_timeout_max_ms));
+        let round_trips = RoundTrips::new(config, Arc::clone(&driver.metrics));
         let handle = handle.clone();
         let (end, ended) = oneshot::channel();
         let thread = start_thread("consensus", move || {
@@ -76,7 +79,14 @@ impl Consensus {
                 let (transport, raft) = transport::start(
                     transport_config,
                     [],
-                    DriverInbox::new(messages, directory.clone(), instances, disowning, advice),
+                    DriverInbox::new(
+                        messages,
+                        directory.clone(),
+                        instances,
+                        disowning,
+                        advice,
+                        round_trips,
+                    ),
                     SnapshotFiles::new(snapshots),
                     Arc::new(|_name, work| tokio::spawn(work).abort_handle()),
                 );

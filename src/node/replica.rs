@@ -27,7 +27,7 @@ use transfers::PendingTransfer;
 
 use super::error::RequestError;
 use super::event::{Effect, Event};
-use super::reads::Reads;
+use super::reads::{Reads, Repeats};
 use super::votes::Votes;
 use super::waiters::{Tick, Waiters};
 
@@ -62,8 +62,8 @@ pub struct ReplicaConfig {
 enum CatchUp {
     /// Ask the leader how far that is.
     Wanted,
-    /// Asked, at this tick.
-    Asked(RequestId, Tick),
+    /// Asked, first at this tick.
+    Asked(RequestId, Tick, Repeats),
     /// It is this far.
     Until(Index),
     /// Seen.
@@ -120,7 +120,9 @@ impl<T> Replica<T> {
             config.proposals_max,
             config.proposal_bytes_max,
         );
-        let reads = Reads::new(config.reads_max);
+        let patience_min = Tick::from(config.raft.election_ticks_min);
+        let spacing = Tick::from(config.raft.heartbeat_ticks);
+        let reads = Reads::new(config.reads_max, patience_min, spacing);
         let raft = RaftNode::new(config.raft.clone(), restored);
         let status = raft.status();
         let mut replica = Self {
@@ -237,15 +239,7 @@ impl<T> Replica<T> {
             let queued = self.reads.give_up_queued();
             self.fail_all(parked.into_iter().chain(queued), RequestError::NoLeader);
         }
-        let lost_before = u64::from(self.config.raft.election_ticks_min);
-        if self.now > lost_before {
-            self.reads.requeue(self.now - lost_before);
-        }
-        if let CatchUp::Asked(_, asked) = self.catch_up
-            && self.now > asked + lost_before
-        {
-            self.catch_up = CatchUp::Wanted;
-        }
+        self.ask_again();
         self.tick_membership();
         // A leader whose disk hangs cannot promise anything: somebody else should lead. The
         // core refuses when nobody can, and the attempt is repeated.
@@ -254,6 +248,24 @@ impl<T> Replica<T> {
                 mark(Mark::DiskHungLeading);
             }
             let _ = self.raft.transfer_leadership(None);
+        }
+    }
+
+    /// Repeats questions that have no answer: they may be lost. Their ids stay the same, so that a
+    /// late answer is an answer.
+    fn ask_again(&mut self) {
+        for id in self.reads.overdue(self.now) {
+            self.raft.read_index(id);
+        }
+        if let CatchUp::Asked(id, _, repeats) = &mut self.catch_up
+            && repeats.due(self.now)
+        {
+            let id = *id;
+            if mutant(Mutant::LateAnswerUnheard) {
+                self.catch_up = CatchUp::Wanted;
+            } else {
+                self.raft.read_index(id);
+            }
         }
     }
 
@@ -295,7 +307,7 @@ impl<T> Replica<T> {
         if self.seen.leader == Some(peer) {
             // What was passed to it may be lost, and so may its answers.
             self.waiters.hasten(self.now + 2 * u64::from(self.config.park_ticks));
-            self.reads.requeue(self.now);
+            self.reads.requeue();
         }
         self.raft.peer_lost(peer);
     }
@@ -336,10 +348,11 @@ impl<T> Replica<T> {
         self.submit_changes();
         if self.catch_up == CatchUp::Wanted {
             let id = self.waiters.fresh_id();
-            self.catch_up = CatchUp::Asked(id, self.now);
+            let repeats = Repeats::new(self.now, self.reads.patience());
+            self.catch_up = CatchUp::Asked(id, self.now, repeats);
             self.raft.read_index(id);
         }
-        if self.reads.wants_group() {
+        if self.reads.wants_group(self.now) {
             let id = self.waiters.fresh_id();
             self.reads.start_group(id, self.now);
             self.raft.read_index(id);
@@ -402,7 +415,7 @@ impl<T> Replica<T> {
             self.waiters.term_began(transition.term);
         }
         self.waiters.hasten(self.now + 2 * u64::from(self.config.park_ticks));
-        self.reads.requeue(self.now);
+        self.reads.requeue();
         if matches!(self.catch_up, CatchUp::Asked(..)) {
             self.catch_up = CatchUp::Wanted;
         }
@@ -501,9 +514,10 @@ impl<T> Replica<T> {
     }
 
     fn read_granted(&mut self, grant: ReadGrant) {
-        if let CatchUp::Asked(id, _) = self.catch_up
+        if let CatchUp::Asked(id, asked, _) = self.catch_up
             && id == grant.id
         {
+            self.reads.answered_after(asked, self.now);
             self.catch_up = if grant.index <= self.applied {
                 CatchUp::Done
             } else {
@@ -511,14 +525,14 @@ impl<T> Replica<T> {
             };
             return;
         }
-        let ready = self.reads.grant(grant.id, grant.index, self.applied);
+        let ready = self.reads.grant(grant.id, grant.index, self.applied, self.now);
         if !ready.is_empty() {
             self.effects.push(Effect::ReadReady(ready));
         }
     }
 
     fn refused(&mut self, id: RequestId, why: Refusal) {
-        if let CatchUp::Asked(asked, _) = self.catch_up
+        if let CatchUp::Asked(asked, _, _) = self.catch_up
             && asked == id
         {
             self.catch_up = CatchUp::Wanted;

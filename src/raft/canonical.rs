@@ -25,7 +25,7 @@ use super::log::{Batch, Log};
 use super::membership::Membership;
 use super::message::{Body, Message, Refusal};
 use super::node::{DiskCursor, Outbox, RaftNode, RoleState};
-use super::progress::{Progress, ProgressState, Window};
+use super::progress::{CatchUpRound, Progress, ProgressState, Window};
 use super::proposal::Forwards;
 use super::read_index::{ForwardedReads, ReadRounds, Round};
 use super::ready::ReadGrant;
@@ -443,21 +443,13 @@ impl<'a> Words<'a> {
     }
 
     fn leader(&mut self, leader: &Leader) {
-        let Leader {
-            peers,
-            heartbeat_elapsed_ticks,
-            commit_due,
-            reads,
-            transfer,
-            last_at_heartbeat,
-        } = leader;
+        let Leader { peers, heartbeat_elapsed_ticks, commit_due, reads, transfer } = leader;
         self.by_member(|words, id| match peers.get(&id) {
             Some(progress) => words.progress(progress),
             None => words.number(0),
         });
         self.tick_count(*heartbeat_elapsed_ticks);
         self.flag(*commit_due);
-        self.number(last_at_heartbeat.0);
         let ReadRounds { round, current, queue } = reads;
         self.number(*round);
         match current {
@@ -487,6 +479,7 @@ impl<'a> Words<'a> {
             round_confirmed,
             commit_told,
             commit_awaited,
+            round: CatchUpRound { goal, ticks, kept_up },
             prodded,
         } = progress;
         self.number(matched.0);
@@ -495,6 +488,9 @@ impl<'a> Words<'a> {
         self.number(*round_confirmed);
         self.number(commit_told.0);
         self.number(commit_awaited.0);
+        self.number(goal.0);
+        self.tick_count(*ticks);
+        self.flag(*kept_up);
         self.flag(*prodded);
         match state {
             ProgressState::Probe { paused } => {

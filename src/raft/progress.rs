@@ -29,8 +29,37 @@ pub struct Progress {
     pub(super) commit_told: Index,
     /// Somebody there waits for this to be committed: a proposal or a read that it passed on.
     pub(super) commit_awaited: Index,
+    /// How a learner keeps up.
+    pub(super) round: CatchUpRound,
     /// Since the last heartbeat, it was already looked into whether messages to it got lost.
     pub(super) prodded: bool,
+}
+
+/// A learner's round of replication (thesis §4.2.1): it ends when the learner holds what the log
+/// held when the round began. Who ends one within an election timeout keeps up, however long the
+/// way there is. Kept for learners alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CatchUpRound {
+    pub(super) goal: Index,
+    pub(super) ticks: u32,
+    /// The round before ended in time.
+    pub(super) kept_up: bool,
+}
+
+impl CatchUpRound {
+    /// Begins the next round if this one is over. `last` is the end of the log.
+    pub fn advance(&mut self, matched: Index, last: Index, ticks_max: u32) {
+        if matched >= self.goal {
+            self.kept_up = self.ticks < ticks_max;
+            self.goal = last;
+            self.ticks = 0;
+        }
+    }
+
+    /// Whether the learner lags less than `ticks_max` behind.
+    pub fn keeps_up(&self, ticks_max: u32) -> bool {
+        self.kept_up && self.ticks < ticks_max
+    }
 }
 
 /// How entries travel to it.
@@ -90,6 +119,7 @@ impl Progress {
             round_confirmed: 0,
             commit_told: Index(0),
             commit_awaited: Index(0),
+            round: CatchUpRound { goal: next.prev(), ticks: 0, kept_up: false },
             prodded: false,
         }
     }
@@ -164,7 +194,10 @@ impl Progress {
     /// answers the next may have lost its disk meanwhile, and its rejection must not be taken for
     /// old news. Forgetting can delay a commit by one round trip, and takes none back.
     pub fn link_lost(&mut self) {
+        self.round.kept_up = false;
         match &self.state {
+            // Told twice of one breakage: where to probe is known already.
+            ProgressState::Probe { .. } if self.matched == Index(0) => self.probe_from(self.next),
             ProgressState::Probe { .. } | ProgressState::Replicate(_) => {
                 let next = self.matched.next();
                 self.matched = Index(0);

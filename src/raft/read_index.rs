@@ -20,9 +20,10 @@ use super::quorum;
 use super::ready::ReadGrant;
 use super::types::{Index, NodeId, RequestId};
 
-/// A forwarded read is given up after this many election timeouts: a leader that could not
-/// confirm itself would have stepped down, so question or answer was lost.
-const FORWARDED_READ_TIMEOUTS: u32 = 2;
+/// A forwarded read is given up after this many election timeouts. Whoever still waits has asked
+/// again long before: a question or an answer that was lost, and one that a slow link delays, look
+/// the same from here, and the late answer is as true as any.
+const FORWARDED_READ_TIMEOUTS: u32 = 32;
 
 /// The leader's side: reads in the round under way, and those that ride the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -49,6 +50,12 @@ impl ReadRounds {
     /// How many reads wait.
     pub fn pending(&self) -> usize {
         self.queue.len() + self.current.as_ref().map_or(0, |round| round.reads.len())
+    }
+
+    /// Whether `id` waits already: it was asked for again before its answer came.
+    pub fn holds(&self, id: RequestId) -> bool {
+        let riding = self.current.iter().flat_map(|round| &round.reads);
+        self.queue.iter().chain(riding).any(|known| *known == id)
     }
 
     /// Lets `id` ride the next round.
@@ -99,7 +106,12 @@ impl ForwardedReads {
         self.waiting_ticks.len()
     }
 
-    /// One more is out.
+    /// Whether `id` may go out, again or for the first time.
+    pub fn has_room(&self, id: RequestId, pending_max: usize) -> bool {
+        self.waiting_ticks.contains_key(&id) || self.pending() < pending_max
+    }
+
+    /// One more is out, or one is asked for again.
     pub fn add(&mut self, id: RequestId) {
         self.waiting_ticks.insert(id, 0);
     }
@@ -109,7 +121,7 @@ impl ForwardedReads {
         self.waiting_ticks.remove(&id).is_some()
     }
 
-    /// Counts a tick, and gives up those whose question or answer must have been lost.
+    /// Counts a tick, and gives up those for which nobody can be waiting any more.
     pub fn tick(&mut self, ticks_max: u32) -> Vec<RequestId> {
         for ticks in self.waiting_ticks.values_mut() {
             *ticks += 1;
@@ -142,7 +154,7 @@ impl RaftNode {
                 Err(why) => self.out.refused.push((id, why)),
             },
             RoleState::Follower(follower) => match follower.reachable_leader() {
-                Some(_) if follower.reads.pending() >= pending_max => {
+                Some(_) if !follower.reads.has_room(id, pending_max) => {
                     self.out.refused.push((id, Refusal::Busy));
                 }
                 Some(leader) => {
@@ -158,7 +170,8 @@ impl RaftNode {
         self.assert_invariants();
     }
 
-    /// A follower asks on behalf of its client. A repeated question gets a repeated answer.
+    /// A follower asks on behalf of its client. A question that is repeated after
+    /// its answer gets another.
     pub(super) fn handle_read_index(&mut self, from: NodeId, id: RequestId) {
         let pending_max = self.config.reads_pending_max;
         let admitted = match &mut self.role {

@@ -6,8 +6,8 @@
 //! its log holds. One change at a time: none begins before the one in force is committed, and
 //! simple, and the leader has committed an entry of its own term.
 //!
-//! Learners that are to vote are promoted as soon as they lag less than one heartbeat behind. A
-//! leader that a change leaves out goes on, without counting itself, until that change is
+//! Learners that are to vote are promoted as soon as they lag less than an election timeout behind.
+//! A leader that a change leaves out goes on, without counting itself, until that change is
 //! committed (thesis §4.2.2); then it hands over. Members that went are still brought up to the
 //! change that took them out, so that they know; whoever missed it asks for votes one day, and is
 //! told then.
@@ -15,6 +15,7 @@
 use crate::proof::{self, Mark, Mutant};
 
 use super::change::{Change, ChangeError};
+use super::config::Config;
 use super::message::{Body, Refusal};
 use super::node::{RaftNode, RoleState};
 use super::progress::{Progress, ProgressState};
@@ -156,15 +157,13 @@ impl RaftNode {
             })
     }
 
-    /// Whether a learner lags less than a heartbeat behind (thesis §4.2.1, in rounds of one).
+    /// Whether a learner keeps up with the log (thesis §4.2.1).
     fn has_caught_up(&self, learner: NodeId) -> bool {
-        let RoleState::Leader(leader) = &self.role else {
-            return false;
-        };
+        let Config { election_ticks_min, election_ticks_max, .. } = self.config;
         self.progress(learner).is_some_and(|progress| {
             matches!(progress.state(), ProgressState::Replicate(_))
-                && progress.matched() >= leader.last_at_heartbeat
-                && progress.silent_ticks <= self.config.heartbeat_ticks
+                && progress.round.keeps_up(election_ticks_max)
+                && progress.silent_ticks < election_ticks_min
         })
     }
 
@@ -226,9 +225,15 @@ impl RaftNode {
     /// Makes `peer` a voter, if it is to be one and has caught up. If that cannot be now, there
     /// will be another occasion with its next answer.
     pub(super) fn promote_when_due(&mut self, peer: NodeId) {
-        let RoleState::Leader(leader) = &self.role else {
+        let (last, ticks_max) = (self.log.last().index, self.config.election_ticks_max);
+        let RoleState::Leader(leader) = &mut self.role else {
             return;
         };
+        if self.membership.current().learners.contains(&peer)
+            && let Some(progress) = leader.peers.get_mut(&peer)
+        {
+            progress.round.advance(progress.matched, last, ticks_max);
+        }
         let wanted = self.membership.current().promoting.contains_key(&peer);
         if wanted && leader.transfer.is_none() && self.has_caught_up(peer) {
             let _ = self.begin_change(None, &[Change::Promote(peer)]);

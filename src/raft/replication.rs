@@ -37,8 +37,6 @@ pub struct Leader {
     pub(super) commit_due: bool,
     pub(super) reads: ReadRounds,
     pub(super) transfer: Option<Transfer>,
-    /// The end of the log at the latest heartbeat: who has that is not far behind.
-    pub(super) last_at_heartbeat: Index,
 }
 
 impl Leader {
@@ -46,6 +44,8 @@ impl Leader {
     pub fn admit_read(&mut self, id: RequestId, pending_max: usize) -> Result<(), Refusal> {
         if self.transfer.is_some() {
             Err(Refusal::Transferring)
+        } else if self.reads.holds(id) {
+            Ok(())
         } else if self.reads.pending() >= pending_max {
             Err(Refusal::Busy)
         } else {
@@ -73,7 +73,6 @@ impl RaftNode {
             commit_due: false,
             reads: ReadRounds::default(),
             transfer: None,
-            last_at_heartbeat: next,
         };
         assert!(self.term_leader.is_none(), "a term has one leader");
         self.term_leader = Some(id);
@@ -91,8 +90,11 @@ impl RaftNode {
         let RoleState::Leader(leader) = &mut self.role else {
             return;
         };
-        for progress in leader.peers.values_mut() {
+        for (id, progress) in &mut leader.peers {
             progress.silent_ticks = progress.silent_ticks.saturating_add(1).min(silent_max + 1);
+            if self.membership.current().learners.contains(id) {
+                progress.round.ticks = progress.round.ticks.saturating_add(1).min(silent_max);
+            }
         }
         leader.commit_due = true;
         leader.heartbeat_elapsed_ticks += 1;
@@ -139,7 +141,6 @@ impl RaftNode {
         for progress in leader.peers.values_mut() {
             progress.prodded = false;
         }
-        leader.last_at_heartbeat = self.log.last().index;
         let peers: Vec<NodeId> = leader.peers.keys().copied().collect();
         for peer in peers {
             self.send_heartbeat(peer);

@@ -255,6 +255,9 @@ impl Gate {
                 Body::Heartbeat { commit: index("commit", beat.commit)?, round: beat.round }
             }
             wire::append_request::Body::Hello(_) => return Err(Error::Missing("body after hello")),
+            wire::append_request::Body::Detour(_) | wire::append_request::Body::Ping(_) => {
+                return Err(Error::Missing("message"));
+            }
         };
         Ok(self.message(term, body))
     }
@@ -277,6 +280,9 @@ impl Gate {
             }
             wire::append_reply::Body::Heartbeat(reply) => {
                 Body::HeartbeatReply { round: reply.round }
+            }
+            wire::append_reply::Body::Detour(_) | wire::append_reply::Body::Pong(_) => {
+                return Err(Error::Missing("message"));
             }
         };
         Ok(self.message(term, body))
@@ -302,6 +308,7 @@ impl Gate {
             wire::forward_request::Body::Hello(_) => {
                 return Err(Error::Missing("body after hello"));
             }
+            wire::forward_request::Body::Detour(_) => return Err(Error::Missing("message")),
         };
         Ok(self.message(term, body))
     }
@@ -321,6 +328,7 @@ impl Gate {
                 let ids = refused.ids.into_iter().map(|id| request_of(self.me, Some(id)));
                 Body::Refused { ids: ids.collect::<Result<_, _>>()?, why }
             }
+            wire::forward_reply::Body::Detour(_) => return Err(Error::Missing("message")),
         };
         Ok(self.message(term, body))
     }

@@ -10,8 +10,6 @@ use tonic::transport::{Channel, Endpoint};
 use super::Config;
 use crate::proto::raft::raft_client::RaftClient;
 
-/// What may come back unread: replies are small.
-const WINDOW_BYTES: u32 = 1 << 20;
 /// A connection that lasted so long was a good one: the next dial is not delayed.
 const GOOD_CONNECTION: Duration = Duration::from_secs(1);
 
@@ -35,8 +33,8 @@ fn endpoint(config: &Config, addr: &str) -> Result<Endpoint, tonic::transport::E
         .http2_keep_alive_interval(config.keepalive_interval)
         .keep_alive_timeout(config.keepalive_timeout)
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(super::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(super::CONNECTION_WINDOW_BYTES)
         .max_frame_size(super::HTTP2_FRAME_BYTES)
         .http2_max_header_list_size(super::HEADERS_BYTES_MAX)
         .http2_max_local_error_reset_streams(super::ERROR_RESETS_MAX))

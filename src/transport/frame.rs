@@ -232,6 +232,18 @@ pub fn forward_hello(route: wire::Route) -> wire::ForwardRequest {
     wire::ForwardRequest { route: Some(route), term: 0, body }
 }
 
+/// Measures the way to a peer and back.
+pub fn ping(number: u64) -> wire::AppendRequest {
+    let body = Some(wire::append_request::Body::Ping(number));
+    wire::AppendRequest { body, ..Default::default() }
+}
+
+/// What a ping is answered by.
+pub fn pong(number: u64) -> wire::AppendReply {
+    let body = Some(wire::append_reply::Body::Pong(number));
+    wire::AppendReply { body, ..Default::default() }
+}
+
 fn hello(lane: Lane) -> wire::Hello {
     let lane = match lane {
         Lane::Control => wire::Lane::Control,

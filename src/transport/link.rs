@@ -6,15 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::error;
 
 use super::codec::{self, Lane};
+use super::detour;
 use super::frame::{self, Call, Frame};
 use super::log::Log;
 use super::queue::{Dropped, Slot};
+use super::route::{Dialled, Kind, Stream, Way};
 use super::{Config, Counts};
 use crate::proto::raft as wire;
 use crate::raft::message::Message;
@@ -43,6 +46,7 @@ pub struct Hub {
     /// Members that were, and never will be again.
     removed: RwLock<BTreeSet<NodeId>>,
     closed: AtomicBool,
+    born: Instant,
 }
 
 impl Hub {
@@ -55,7 +59,13 @@ impl Hub {
             peers: RwLock::default(),
             removed: RwLock::default(),
             closed: AtomicBool::new(false),
+            born: Instant::now(),
         }
+    }
+
+    /// Time since the start.
+    pub fn now_us(&self) -> u64 {
+        self.born.elapsed().as_micros() as u64
     }
 
     /// The peer `id`, if it is a member.
@@ -193,6 +203,10 @@ pub struct Peer {
     led: AtomicU64,
     /// A control connection is open to it.
     connected: AtomicBool,
+    /// A bulk connection is open to it.
+    bulk_connected: AtomicBool,
+    /// It was last heard on a connection that it dialled.
+    heard_there: AtomicBool,
     /// A control connection opened, in either direction, since the last loss was reported.
     armed: AtomicBool,
     removed: AtomicBool,
@@ -237,6 +251,8 @@ impl Peer {
             votes: Mutex::default(),
             led: AtomicU64::new(0),
             connected: AtomicBool::new(false),
+            bulk_connected: AtomicBool::new(false),
+            heard_there: AtomicBool::new(true),
             armed: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             tasks: Mutex::default(),
@@ -263,28 +279,86 @@ impl Peer {
 
     fn send(&self, cluster: u64, message: Message, size: usize) -> Result<(), Dropped> {
         let term = message.term;
-        match frame::encode(cluster, message) {
-            Frame::Append(frame) => {
-                self.led.store(term.0, Ordering::Relaxed);
-                self.appends.push(frame, size)
-            }
-            Frame::Heartbeat(frame) => {
-                self.led.store(term.0, Ordering::Relaxed);
-                self.beats.push(frame, size)
-            }
-            Frame::Forward(frame) => self.forwards.push(frame, size),
-            Frame::Call(call) => self.calls.try_send(call).map_err(|_| Dropped::Full),
-            Frame::VoteReply(frame) => self.answer_vote(term, frame),
-            // What answers a snapshot may find no bulk stream open: the other way back will do.
-            Frame::AppendReply(frame) => match self.append_replies.push(frame, size) {
-                Err(Dropped::Closed) => self.beat_replies.push(frame, size),
-                done @ (Ok(()) | Err(Dropped::Full)) => done,
-            },
-            Frame::HeartbeatReply(frame) => self.beat_replies.push(frame, size),
-            Frame::ForwardReply(frame) => self.forward_replies.push(frame, size),
-            // It travels only with its content: see `Transport::send_snapshot`.
-            Frame::Snapshot(_) => Err(Dropped::Closed),
+        // A snapshot travels only with its content: see `Transport::send_snapshot`.
+        let kind = Kind::of(&message.body).ok_or(Dropped::Closed)?;
+        if let Kind::Heartbeat | Kind::Entries = kind {
+            self.led.store(term.0, Ordering::Relaxed);
         }
+        let frame = match frame::encode(cluster, message) {
+            // Where no other way is, it waits for a connection.
+            Frame::Call(call) if self.is_connected() || !self.beat_replies.is_open() => {
+                return self.calls.try_send(call).map_err(|_| Dropped::Full);
+            }
+            Frame::VoteReply(reply) if self.answer_vote(term, reply).is_ok() => return Ok(()),
+            frame => frame,
+        };
+        let way = kind.choose(self.heard(), |way| self.stands(way));
+        // What is put into a stream that is being opened leaves once it stands.
+        let way = way.or_else(|| kind.choose(self.heard(), |way| self.is_open(way)));
+        self.push(way.ok_or(Dropped::Closed)?, frame, size)
+    }
+
+    fn push(&self, way: Way, frame: Frame, size: usize) -> Result<(), Dropped> {
+        fn put<T>(slot: &Slot<T>, frame: Option<T>, size: usize) -> Result<(), Dropped> {
+            slot.push(frame.ok_or(Dropped::Closed)?, size)
+        }
+        match (way.stream, way.dialled) {
+            (Stream::Beats, Dialled::Here) => {
+                put(&self.beats, detour::on_append_requests(frame), size)
+            }
+            (Stream::Beats, Dialled::There) => {
+                put(&self.beat_replies, detour::on_append_replies(frame), size)
+            }
+            (Stream::Requests, Dialled::Here) => {
+                put(&self.forwards, detour::on_forward_requests(frame), size)
+            }
+            (Stream::Requests, Dialled::There) => {
+                put(&self.forward_replies, detour::on_forward_replies(frame), size)
+            }
+            (Stream::Entries, Dialled::Here) => {
+                put(&self.appends, detour::on_append_requests(frame), size)
+            }
+            (Stream::Entries, Dialled::There) => {
+                put(&self.append_replies, detour::on_append_replies(frame), size)
+            }
+        }
+    }
+
+    /// Whether frames can be put into a stream.
+    fn is_open(&self, way: Way) -> bool {
+        match (way.stream, way.dialled) {
+            (Stream::Beats, Dialled::Here) => self.beats.is_open(),
+            (Stream::Beats, Dialled::There) => self.beat_replies.is_open(),
+            (Stream::Requests, Dialled::Here) => self.forwards.is_open(),
+            (Stream::Requests, Dialled::There) => self.forward_replies.is_open(),
+            (Stream::Entries, Dialled::Here) => self.appends.is_open(),
+            (Stream::Entries, Dialled::There) => self.append_replies.is_open(),
+        }
+    }
+
+    /// Whether the peer has accepted a stream.
+    fn stands(&self, way: Way) -> bool {
+        let accepted = match (way.stream, way.dialled) {
+            (Stream::Beats | Stream::Requests, Dialled::Here) => self.is_connected(),
+            (Stream::Entries, Dialled::Here) => self.bulk_connected.load(Ordering::Acquire),
+            (_, Dialled::There) => true,
+        };
+        accepted && self.is_open(way)
+    }
+
+    /// The connection on which it was last heard.
+    fn heard(&self) -> Dialled {
+        if self.heard_there.load(Ordering::Relaxed) { Dialled::There } else { Dialled::Here }
+    }
+
+    /// It was heard on a connection that this side dialled, or the other.
+    pub fn heard_on(&self, dialled: Dialled) {
+        self.heard_there.store(dialled == Dialled::There, Ordering::Relaxed);
+    }
+
+    /// Our bulk connection opened or broke.
+    pub fn set_bulk_connected(&self, connected: bool) {
+        self.bulk_connected.store(connected, Ordering::Release);
     }
 
     /// The term in which this member last led the peer.
@@ -324,11 +398,24 @@ impl Peer {
         self.armed.store(true, Ordering::Release);
     }
 
-    /// A control connection broke. Reported once, however many connections one death breaks.
+    /// A control connection broke. Reported once the last one is gone, and once, however many one
+    /// death breaks: while another stands, the peer lives, and what is said to it takes that one.
     pub fn broken(&self) {
+        if !self.is_reached() {
+            self.gone();
+        }
+    }
+
+    /// All control connections broke, whether or not that was noticed here.
+    pub fn gone(&self) {
         if self.armed.swap(false, Ordering::AcqRel) {
             self.lost.notify_one();
         }
+    }
+
+    /// Whether a control connection stands, whoever opened it.
+    pub fn is_reached(&self) -> bool {
+        self.is_connected() || self.beat_replies.is_open()
     }
 
     /// Whether our control connection is open.

@@ -18,6 +18,10 @@
 //! | bulk | entries | `Appended`, `Rejected` | [`Config::bulk`] | dropped |
 //! | snapshot, on demand | chunks | a receipt | 2 chunks and the HTTP/2 window | reader waits |
 //!
+//! So there are two connections of each lane between two members, and any of them may be missing. A
+//! message takes the one that `route` prefers, or another that stands: only a snapshot needs one
+//! that this side dialled. A peer is lost when the last control connection is.
+//!
 //! What comes in is checked in the task that reads the socket and handed straight to the
 //! [`Inbox`]; when the inbox is busy, that stream is not read on, and HTTP/2 holds the sender
 //! back.
@@ -40,6 +44,7 @@
 //! gives [`server_builder`] its listener.
 
 mod codec;
+mod detour;
 mod dial;
 mod frame;
 mod instance;
@@ -47,6 +52,7 @@ mod link;
 mod log;
 mod peer;
 mod queue;
+pub mod route;
 mod server;
 mod snapshot;
 #[cfg(any(test, feature = "sim"))]
@@ -96,6 +102,10 @@ const ERROR_RESETS_MAX: usize = 1024;
 /// Streams reset by the peer before they were taken up: calls that it gave up, which is lawful. Bounds
 /// what such streams hold until the connection's task has read what there was.
 const PENDING_RESETS_MAX: usize = 4096;
+/// Dials, votes and probes are given this many of the longest election time-outs, and no more than
+/// so long.
+const PATIENCE_TIMEOUTS: u32 = 2;
+const PATIENCE_MAX: Duration = Duration::from_secs(10);
 
 /// What the transport tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,8 +120,8 @@ pub enum Delivery {
         /// Where it was dialled.
         address: String,
     },
-    /// An established connection with this peer broke. At most once per breakage, and not for
-    /// dials that fail.
+    /// The last connection with this peer broke, of those by which messages reach it. At most once
+    /// per breakage, and not for dials that fail.
     PeerLost(NodeId),
     /// A peer that calls says who it is.
     Introduced {
@@ -156,6 +166,9 @@ impl Introduction {
 pub trait Inbox: Clone + Send + Sync + 'static {
     /// Hands over. Waits while the taker is busy: that is what slows a peer down.
     fn deliver(&self, delivery: Delivery) -> impl Future<Output = ()> + Send;
+
+    /// The way to `peer` and back took so long.
+    fn round_trip(&self, _peer: NodeId, _took: Duration) {}
 
     /// Whether `peer` may be spoken with as `instance`: the first that is met under an id is the
     /// only one, and is remembered durably before this returns.
@@ -228,6 +241,8 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// How long a probe may stay unanswered.
     pub keepalive_timeout: Duration,
+    /// The way to a peer and back is measured this often.
+    pub ping_interval: Duration,
     /// A vote that is not answered by then is not coming.
     pub vote_timeout: Duration,
     /// The size of the pieces that a snapshot travels in.
@@ -255,11 +270,22 @@ impl Config {
             dial_timeout: Duration::from_secs(1),
             keepalive_interval: Duration::from_secs(1),
             keepalive_timeout: Duration::from_secs(2),
+            ping_interval: Duration::from_secs(1),
             vote_timeout: Duration::from_secs(1),
             snapshot_chunk_bytes: 256 << 10,
             snapshot_bytes_per_second: Some(96 << 20),
             snapshot_stall_timeout: Duration::from_secs(10),
         }
+    }
+
+    /// Suits the limits of dials, votes and probes to a network for which the longest election
+    /// time-out is `election_timeout`: where that was raised for the sake of long round trips, they
+    /// take several.
+    pub fn be_patient(&mut self, election_timeout: Duration) {
+        let patience = (election_timeout * PATIENCE_TIMEOUTS).min(PATIENCE_MAX);
+        self.dial_timeout = self.dial_timeout.max(patience);
+        self.vote_timeout = self.vote_timeout.max(patience);
+        self.keepalive_timeout = self.keepalive_timeout.max(patience);
     }
 }
 

@@ -20,10 +20,12 @@ use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use super::codec::{Error, Gate, Lane};
+use super::detour::Streamed;
 use super::dial::{self, Backoff};
 use super::frame::{self, Call};
 use super::link::{Hub, Inputs, Peer};
 use super::log::{CLUSTER_HINT, Line};
+use super::route::Dialled;
 use super::{Delivery, Inbox, Snapshots, Work, instance, snapshot};
 use crate::proto::raft as wire;
 use crate::proto::raft::raft_client::RaftClient;
@@ -132,9 +134,9 @@ impl<I: Inbox> Sessions<I> {
                     self.inbox.deliver(Delivery::PeerReached { peer, address }).await;
                 }
                 let why = tokio::select! {
-                    why = self.read(control.beat_replies, |gate, frame| gate.append_reply(&frame))
-                        => why,
-                    why = self.read(control.forward_replies, Gate::forward_reply) => why,
+                    why = self.read(control.beat_replies) => why,
+                    why = self.read(control.forward_replies) => why,
+                    never = self.measure() => match never {},
                     never = self.make_calls(&control.client, calls, waiting) => match never {},
                 };
                 self.peer.set_connected(false);
@@ -209,20 +211,22 @@ impl<I: Inbox> Sessions<I> {
     }
 
     /// Hands what comes back to the inbox until the stream ends; says why it did.
-    async fn read<F>(
-        &self,
-        mut stream: Streaming<F>,
-        check: fn(&Gate, F) -> Result<Message, Error>,
-    ) -> String {
+    async fn read<F: Streamed>(&self, mut stream: Streaming<F>) -> String {
         loop {
             let frame = match stream.message().await {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return "closed by the peer".to_owned(),
                 Err(status) => return explain(&status),
             };
-            match check(&self.gate, frame) {
+            if let Some(number) = frame.pong() {
+                let took = self.hub.now_us().saturating_sub(number);
+                self.inbox.round_trip(self.peer.id, Duration::from_micros(took));
+                continue;
+            }
+            match frame.read(&self.gate) {
                 Ok(message) => {
                     self.hub.counters.received.add();
+                    self.peer.heard_on(Dialled::Here);
                     self.inbox.deliver(Delivery::Message(message)).await;
                 }
                 Err(error) => {
@@ -230,6 +234,15 @@ impl<I: Inbox> Sessions<I> {
                     return format!("refused what the peer said: {error}");
                 }
             }
+        }
+    }
+
+    /// Measures the way there and back, now and then.
+    async fn measure(&self) -> Infallible {
+        loop {
+            // Lost where the stream is full: the next one measures as well.
+            let _ = self.peer.beats.push(frame::ping(self.hub.now_us()), 0);
+            tokio::time::sleep(self.hub.config.ping_interval).await;
         }
     }
 
@@ -280,7 +293,9 @@ impl<I: Inbox> Sessions<I> {
             let end = match self.open_bulk().await {
                 Ok(replies) => {
                     let began = Instant::now();
-                    let why = self.read(replies, |gate, frame| gate.append_reply(&frame)).await;
+                    self.peer.set_bulk_connected(true);
+                    let why = self.read(replies).await;
+                    self.peer.set_bulk_connected(false);
                     let given = self.peer.appends.close_any();
                     self.suspect(given > 1).await;
                     End::Broke { why, lived: began.elapsed() }

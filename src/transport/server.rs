@@ -17,10 +17,12 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::codec::{self, Gate, Lane};
+use super::detour::Streamed;
 use super::link::{Hub, Peer};
 use super::log::Line;
 use super::queue::Frames;
-use super::{Delivery, Inbox, Snapshots, instance, snapshot};
+use super::route::Dialled;
+use super::{Delivery, Inbox, Snapshots, frame, instance, snapshot};
 use crate::proto::raft as wire;
 use crate::proto::raft::raft_server::Raft;
 use crate::raft::message::Message;
@@ -65,10 +67,9 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
     }
 
     /// The response that reads the rest of `inbound`.
-    fn replies<T, F: Send + 'static>(
+    fn replies<T, F: Streamed>(
         &self,
         inbound: Streaming<F>,
-        check: fn(&Gate, F) -> Result<Message, codec::Error>,
         gate: Gate,
         frames: Frames<T>,
         guard: Guard,
@@ -80,7 +81,7 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
             inbox: self.inbox.clone(),
             gate,
         };
-        let reading: Reading = Box::pin(reader.read(inbound, check));
+        let reading: Reading = Box::pin(reader.read(inbound));
         let replies = Replies { reading: Some(reading), frames, _guard: guard };
         instance::answered(replies, self.hub.config.instance)
     }
@@ -130,7 +131,7 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
                 (frames, Guard { sender, peer, stream: Inbound::Appends, generation })
             }
         };
-        Ok(self.replies(inbound, Gate::append_request, gate, frames, guard))
+        Ok(self.replies(inbound, gate, frames, guard))
     }
 
     async fn install_snapshot(
@@ -176,7 +177,7 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         codec::forward_lane(&hello).map_err(|error| refused(&self.hub, sender, error))?;
         let (generation, frames) = peer.forward_replies.open(self.hub.config.bulk);
         let guard = Guard { sender, peer, stream: Inbound::Forwards, generation };
-        Ok(self.replies(inbound, Gate::forward_request, gate, frames, guard))
+        Ok(self.replies(inbound, gate, frames, guard))
     }
 }
 
@@ -185,7 +186,7 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
     fn open_control(&self, sender: Sender, peer: &Arc<Peer>) -> (Frames<wire::AppendReply>, Guard) {
         if peer.beat_replies.is_open() {
             // It dialled anew, so the connection before broke, unnoticed here.
-            peer.broken();
+            peer.gone();
         }
         let (generation, frames) = peer.beat_replies.open(self.hub.config.control);
         peer.heard_of();
@@ -228,19 +229,22 @@ struct Reader<I> {
 }
 
 impl<I: Inbox> Reader<I> {
-    async fn read<F>(
-        self,
-        mut inbound: Streaming<F>,
-        check: fn(&Gate, F) -> Result<Message, codec::Error>,
-    ) -> Result<(), Status> {
+    async fn read<F: Streamed>(self, mut inbound: Streaming<F>) -> Result<(), Status> {
         while let Some(frame) = inbound.message().await? {
             if self.peer.is_removed() {
                 let gone = codec::Error::NotMember { from: self.peer.id, me: self.gate.me };
                 return Err(refused(&self.hub, self.sender, gone));
             }
+            if let Some(number) = frame.ping() {
+                let pong = frame::pong(number);
+                // Lost where the stream is full: the next one measures as well.
+                let _ = self.peer.beat_replies.push(pong, 0);
+                continue;
+            }
             let message =
-                check(&self.gate, frame).map_err(|error| refused(&self.hub, self.sender, error))?;
+                frame.read(&self.gate).map_err(|error| refused(&self.hub, self.sender, error))?;
             self.hub.counters.received.add();
+            self.peer.heard_on(Dialled::There);
             self.inbox.deliver(Delivery::Message(message)).await;
         }
         Ok(())

@@ -24,6 +24,7 @@ use crate::raft::message::{Body, Refusal};
 use crate::raft::types::{Configuration, Entry, EntryId, Payload, Proposal, RequestId, Term};
 
 mod callers;
+mod detours;
 
 const CLUSTER: u64 = 0xBEE;
 /// Far longer than anything takes that works.

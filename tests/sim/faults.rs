@@ -47,6 +47,8 @@ pub enum Fault {
     SlowLink { from: usize, to: usize, by_us: u64, for_us: u64 },
     /// The connections between two break; what was under way is lost.
     Disconnect { one: usize, other: usize },
+    /// Nobody can dial it, and what others dialled breaks; what it dials stands.
+    Refuse { whom: Whom, for_us: u64 },
     /// The process stands still.
     Pause { whom: Whom, for_us: u64 },
     /// The process dies, the machine lives.
@@ -215,6 +217,7 @@ fn draw(kind: u32, chance: &mut Chance, members: u64) -> Fault {
             let by_us = chance.around(100_000);
             Fault::SlowLink { from: member, to: other, by_us, for_us }
         }
+        5 if chance.one_in(2) => Fault::Refuse { whom, for_us },
         5 => Fault::Disconnect { one: member, other },
         6 => Fault::Pause { whom, for_us: chance.around(800_000) + 1000 },
         7 => Fault::Kill { whom, down_us },

@@ -157,6 +157,7 @@ impl World {
         for ticket in process.open {
             self.orphan(ticket);
         }
+        self.network.forget(at);
         for peer in (0..self.members.len()).filter(|peer| *peer != at) {
             self.network.link(peer, at).epoch += 1;
             // A dead process's connections are reset by its machine; a dead machine says nothing.

@@ -1,5 +1,8 @@
 //! The links between members: they are slow, lose, repeat, overtake, garble and break.
 //!
+//! Two members have two connections, one dialled by either, and a port may refuse all that are
+//! dialled to it. Which of the two a message takes is decided by the production code.
+//!
 //! A connection has an epoch: what was under way when it broke never arrives. A garbled frame never
 //! reaches a core. TCP's checksum, or TLS, lets the connection break before anybody reads it; what
 //! passes both is put before the gate of the transport, which must not panic. Whatever the gate
@@ -8,6 +11,7 @@
 
 use raft_node::node::Event;
 use raft_node::raft::{Body, Message};
+use raft_node::transport::route::{Dialled, Kind};
 use raft_node::transport::testing;
 
 use crate::world::{CLUSTER, Happening, World};
@@ -25,17 +29,49 @@ pub struct Link {
     last_us: u64,
 }
 
+/// The connection that one member dialled to another.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    /// How many faults keep it from being dialled. It stands where there is none.
+    refused: u32,
+    /// It broke, and who was dialled has not noticed.
+    unnoticed: bool,
+    /// Counts breakages.
+    epoch: u32,
+}
+
+/// How a message travels.
+#[derive(Clone, Copy, Debug)]
+pub struct Passage {
+    /// Who dialled the connection.
+    dialler: usize,
+    /// The connection's epoch.
+    connection: u32,
+    /// The link's epoch.
+    link: u32,
+}
+
 /// All of them.
 #[derive(Clone, Debug)]
 pub struct Network {
     members: usize,
     links: Vec<Link>,
+    /// By who dialled whom.
+    connections: Vec<Connection>,
+    /// On whose connection a member last heard a peer.
+    heard: Vec<Dialled>,
 }
 
 impl Network {
     /// All links of so many members, in order.
     pub fn new(members: usize) -> Self {
-        Self { members, links: vec![Link::default(); members * members] }
+        let pairs = members * members;
+        Self {
+            members,
+            links: vec![Link::default(); pairs],
+            connections: vec![Connection::default(); pairs],
+            heard: vec![Dialled::There; pairs],
+        }
     }
 
     /// The link from one to another.
@@ -48,8 +84,50 @@ impl Network {
         self.links[from * self.members + to].cuts == 0
     }
 
+    fn connection(&mut self, by: usize, to: usize) -> &mut Connection {
+        &mut self.connections[by * self.members + to]
+    }
+
+    /// Whether `by` cannot reach `to` by a connection of its own.
+    pub fn refuses(&self, by: usize, to: usize) -> bool {
+        self.connections[by * self.members + to].refused > 0
+    }
+
+    /// Whether a connection with `peer` seems to stand, as `at` sees it.
+    fn seems_open(&self, at: usize, peer: usize, dialled: Dialled) -> bool {
+        match dialled {
+            Dialled::Here => !self.refuses(at, peer),
+            Dialled::There => {
+                !self.refuses(peer, at) || self.connections[peer * self.members + at].unnoticed
+            }
+        }
+    }
+
+    /// The connection that a message takes: by the one who dialled it.
+    fn dialler(&self, from: usize, to: usize, body: &Body) -> Option<usize> {
+        let Some(kind) = Kind::of(body) else { return Some(from) };
+        let heard = self.heard[from * self.members + to];
+        let way = kind.choose(heard, |way| self.seems_open(from, to, way.dialled))?;
+        Some(match way.dialled {
+            Dialled::Here => from,
+            Dialled::There => to,
+        })
+    }
+
+    /// A process ended, and what it knew of its connections with it.
+    pub fn forget(&mut self, at: usize) {
+        for peer in 0..self.members {
+            self.connection(peer, at).unnoticed = false;
+            self.heard[at * self.members + peer] = Dialled::There;
+        }
+    }
+
     /// Everything is well again.
     pub fn heal(&mut self) {
+        for connection in &mut self.connections {
+            connection.refused = 0;
+            connection.unnoticed = false;
+        }
         for link in &mut self.links {
             link.cuts = 0;
             link.slow_us = 0;
@@ -113,8 +191,17 @@ impl World {
             }
         }
         link.last_us = link.last_us.max(at_us);
-        let epoch = link.epoch;
-        self.queue.push(at_us, Happening::Arrive { message, epoch });
+        let link = link.epoch;
+        let Some(dialler) = self.network.dialler(from, to, &message.body) else {
+            self.stats.cut += 1;
+            return;
+        };
+        if dialler == to {
+            self.stats.sent_back += 1;
+        }
+        let connection = self.network.connection(dialler, from + to - dialler).epoch;
+        let passage = Passage { dialler, connection, link };
+        self.queue.push(at_us, Happening::Arrive { message, passage });
     }
 
     /// Some bits of a frame turn over on its way.
@@ -147,6 +234,47 @@ impl World {
         self.queue.push(at_us, Happening::Lost { at, life, peer });
     }
 
+    /// From now on nobody can dial `at`, and what others dialled breaks. They notice at once, `at`
+    /// when it has heard nothing for a while.
+    pub fn refuse(&mut self, at: usize) {
+        for peer in (0..self.members.len()).filter(|peer| *peer != at) {
+            let connection = self.network.connection(peer, at);
+            connection.refused += 1;
+            connection.epoch += 1;
+            connection.unnoticed = true;
+            let epoch = connection.epoch;
+            if self.network.refuses(at, peer) {
+                self.tell_loss(peer, at);
+            }
+            let at_us = self.now_us + self.plan.links.keepalive_us;
+            self.queue.push(at_us, Happening::Unheard { at, peer, epoch });
+        }
+    }
+
+    /// `at` has heard nothing for so long on a connection that broke.
+    pub fn notice_breakage(&mut self, at: usize, peer: usize, epoch: u32) {
+        let connection = self.network.connection(peer, at);
+        if connection.epoch == epoch && std::mem::take(&mut connection.unnoticed) {
+            let lost = self.network.refuses(at, peer);
+            if lost {
+                self.tell_loss(at, peer);
+            }
+        }
+    }
+
+    /// One fault less keeps others from dialling `at`.
+    pub fn accept(&mut self, at: usize) {
+        for peer in (0..self.members.len()).filter(|peer| *peer != at) {
+            let connection = self.network.connection(peer, at);
+            connection.refused = connection.refused.saturating_sub(1);
+            let stands = connection.refused == 0;
+            // Whoever is dialled anew knows that the connection before broke.
+            if stands && std::mem::take(&mut connection.unnoticed) {
+                self.tell_loss(at, peer);
+            }
+        }
+    }
+
     /// Lets both ends look after a while whether they still hear each other.
     pub fn doubt(&mut self, at: usize, peer: usize) {
         let at_us = self.now_us + self.plan.links.keepalive_us + self.chance.below(100_000);
@@ -155,9 +283,14 @@ impl World {
     }
 
     /// A message arrives, if its connection still stands.
-    pub fn arrive(&mut self, message: Message, epoch: u32) {
+    pub fn arrive(&mut self, message: Message, passage: Passage) {
         let (from, to) = (Self::place(message.from), Self::place(message.to));
-        let passes = self.network.passes(from, to) && self.network.link(from, to).epoch == epoch;
+        let dialled = from + to - passage.dialler;
+        let connection = self.network.connection(passage.dialler, dialled).epoch;
+        let passes = self.network.passes(from, to)
+            && self.network.link(from, to).epoch == passage.link
+            && connection == passage.connection
+            && !self.network.refuses(passage.dialler, dialled);
         if !passes || self.members[to].process.is_none() {
             self.stats.cut += 1;
             return;
@@ -166,6 +299,9 @@ impl World {
             self.stats.strangers += 1;
             return;
         }
+        let place = to * self.members.len() + from;
+        self.network.heard[place] =
+            if passage.dialler == to { Dialled::Here } else { Dialled::There };
         self.trace(2, to, message.term.0);
         self.tell(|| format!("{from} to {to}, in {}: {:?}", message.term, message.body));
         self.give(to, Event::Message(message));

@@ -22,6 +22,8 @@ pub mod stream {
     pub const CLIENTS: u64 = 4;
     /// Who comes and goes.
     pub const MEMBERSHIP: u64 = 5;
+    /// Whether members are far from each other.
+    pub const DISTANCE: u64 = 6;
     /// The disks: one each.
     pub const DISK: u64 = 100;
 }
@@ -185,12 +187,16 @@ impl Plan {
         let heartbeat_us = chance.pick(&[50_000, 50_000, 50_000, 100_000]);
         let election_ticks_min = heartbeat_ticks * chance.between(2, 4) as u32 + 1;
         let election_ticks_max = election_ticks_min + chance.between(1, 8) as u32;
-        let sizes = sizes(&mut chance);
+        let mut sizes = sizes(&mut chance);
         // A world whose ordinary days look like faults would prove nothing about healing.
         let timeout_us = heartbeat_us / u64::from(heartbeat_ticks) * u64::from(election_ticks_min);
-        let links = links(&mut chance, timeout_us / 15);
+        let mut links = links(&mut chance, timeout_us / 15);
         let pace = pace(&mut chance, timeout_us / 20);
         let workload = workload(&mut chance, length);
+        let mut distance = Chance::new(seed, stream::DISTANCE);
+        if distance.one_in(8) {
+            go_far(&mut distance, timeout_us, &mut links, &mut sizes);
+        }
         let mut faults = Chance::new(seed, stream::FAULTS);
         let weather = Weather::draw(&mut faults);
         let mut decisions = weather.decide(&mut faults, places, faulty_us, every_us);
@@ -367,6 +373,21 @@ fn links(chance: &mut Chance, most_us: u64) -> Links {
         encode,
         keepalive_us: chance.between(500, 3000) * 1000,
     }
+}
+
+/// Members far from each other: a round trip takes most of an election timeout, and a follower's
+/// read more than one. Where it takes so long, much must fit on the way.
+fn go_far(chance: &mut Chance, timeout_us: u64, links: &mut Links, sizes: &mut Sizes) {
+    let round_trip_us = timeout_us * chance.pick(&[30, 60, 85]) / 100;
+    links.latency_us = round_trip_us * 45 / 100;
+    links.jitter_us = round_trip_us * 5 / 100;
+    sizes.cache_bytes = 1 << 20;
+    sizes.append_bytes = 1 << 20;
+    sizes.inflight_messages = 256;
+    sizes.inflight_bytes = 16 << 20;
+    sizes.uncommitted_bytes = 1 << 20;
+    sizes.ready_bytes = 1 << 20;
+    sizes.requests = 4096;
 }
 
 fn pace(chance: &mut Chance, most_us: u64) -> Pace {

@@ -15,6 +15,9 @@ use crate::process::Ticket;
 use crate::stats::Stats;
 use crate::world::World;
 
+/// More than enough for the disks and the queues of a world where nothing is wrong.
+const SERVICE_US: u64 = 5_000_000;
+
 /// What a seed came to.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -89,6 +92,7 @@ fn live(world: &mut World) {
     let patience_us = 60 * election_us + 30_000_000;
     world.work_again(patience_us);
     world.agree(world.now_us + patience_us);
+    world.leader_not_dialled();
     world.owe_nothing();
     world.judge();
 }
@@ -155,8 +159,10 @@ impl World {
             let is_member = |id: NodeId| sound.contains(&Self::place(id));
             let led = leaders.iter().all(|one| one.is_some_and(is_member) && *one == leaders[0]);
             let standing = self.checker.configurations.standing();
+            let ready = members().all(|p| p.replica.caught_up());
             let agreed = members().all(|p| p.replica.raft().membership() == &**standing);
-            let all = led && agreed && self.is_final(standing) && applied.len() == sound.len();
+            let all =
+                led && ready && agreed && self.is_final(standing) && applied.len() == sound.len();
             if all && applied.iter().chain(&last).all(|index| *index == applied[0]) {
                 break;
             }
@@ -168,6 +174,42 @@ impl World {
             let process = self.members[at].process.as_ref().expect("it is up");
             let machine = process.machine.read().expect("nobody panics with the lock held");
             self.checker.state(at, process.applier.applied.index, &machine);
+        }
+    }
+
+    /// Nobody can dial the leader, which dials everybody: the followers serve all the same, or
+    /// another member leads soon.
+    fn leader_not_dialled(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        self.tell(|| format!("== nobody can dial {leader}"));
+        self.refuse(leader);
+        let round_trip_us = 2 * (self.plan.links.latency_us + self.plan.links.jitter_us);
+        let limit_us = 2 * self.plan.election_us() + 20 * round_trip_us + SERVICE_US;
+        let deadline_us = self.now_us + limit_us;
+        for at in self.sound() {
+            for reads in [false, true] {
+                self.serves(at, reads, deadline_us);
+            }
+        }
+        self.accept(leader);
+    }
+
+    /// A member answers a request in time; where it is busy, another one.
+    fn serves(&mut self, at: usize, reads: bool, deadline_us: u64) {
+        let mut ticket = None;
+        loop {
+            let Ticket(asked) = *ticket.get_or_insert_with(|| self.audit(at, reads));
+            self.run_until(self.now_us + 10_000);
+            match self.requests[asked].what {
+                What::Audit { done: Some(true), .. } => return,
+                What::Audit { done: Some(false), .. } => ticket = None,
+                _ => {}
+            }
+            assert!(
+                self.now_us < deadline_us,
+                "liveness: member {at} does not serve, and nobody can dial the leader; {}",
+                self.standing()
+            );
         }
     }
 

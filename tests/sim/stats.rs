@@ -88,6 +88,10 @@ counts! {
     slow_links,
     /// Broken connections.
     disconnects,
+    /// Members that nobody could dial.
+    refusals,
+    /// Messages sent on a connection that their receiver dialled.
+    sent_back,
     /// Slow disks.
     slow_disks,
     /// Hung disks.

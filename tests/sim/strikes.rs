@@ -23,6 +23,8 @@ pub enum Mend {
     Links(Vec<(usize, usize)>),
     /// A link is as fast as before.
     Speed { from: usize, to: usize, by_us: u64 },
+    /// A member can be dialled again.
+    Dialling { at: usize },
     /// A process goes on.
     Resume { at: usize, until_us: u64 },
     /// Syncs are as fast as before.
@@ -73,6 +75,12 @@ impl World {
             Fault::Disconnect { one, other } => {
                 self.stats.disconnects += 1;
                 self.disconnect(one, other);
+            }
+            Fault::Refuse { whom, for_us } => {
+                let at = self.whom(whom);
+                self.stats.refusals += 1;
+                self.refuse(at);
+                self.later(for_us, Mend::Dialling { at });
             }
             Fault::AskVote { at, candidate, terms_ahead } => {
                 self.ask_vote(at, candidate, terms_ahead);
@@ -381,6 +389,7 @@ impl World {
                 }
             }
             Mend::Speed { from, to, by_us } => self.network.link(from, to).slow_us -= by_us,
+            Mend::Dialling { at } => self.accept(at),
             Mend::Resume { at, until_us } => {
                 if self.members[at].paused_until_us == Some(until_us) {
                     self.resume(at);

@@ -135,7 +135,11 @@ impl World {
             return Piece::Broken;
         }
         let still = |at: usize| self.members[at].paused_until_us.is_some();
-        if still(from) || still(to) || !self.network.passes(from, to) {
+        if still(from)
+            || still(to)
+            || !self.network.passes(from, to)
+            || self.network.refuses(from, to)
+        {
             return Piece::Stalled;
         }
         if !self.lets_in(to, from) {

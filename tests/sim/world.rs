@@ -18,7 +18,7 @@ use crate::changes::Asked;
 use crate::checks::Checker;
 use crate::clients::{Client, Request};
 use crate::linearizability::History;
-use crate::network::Network;
+use crate::network::{Network, Passage};
 use crate::plan::{Plan, stream};
 use crate::process::{Process, Ticket};
 use crate::queue::Queue;
@@ -34,11 +34,13 @@ pub enum Happening {
     /// The clock of a member ticks.
     Tick { at: usize, life: u32 },
     /// A message arrives, if the connection that brought it still stands.
-    Arrive { message: Message, epoch: u32 },
+    Arrive { message: Message, passage: Passage },
     /// A member notices that a connection broke.
     Lost { at: usize, life: u32, peer: usize },
     /// Nothing was heard over a connection for so long that it is taken for dead, if it is.
     Silence { at: usize, peer: usize, peer_life: u32 },
+    /// Nothing was heard over a connection that a peer dialled, and that broke at this epoch.
+    Unheard { at: usize, peer: usize, epoch: u32 },
     /// The log's sync ends.
     Synced { at: usize, life: u32 },
     /// A blank segment is made.
@@ -318,9 +320,10 @@ impl World {
         let Some(what) = self.hold(what) else { return };
         match what {
             Happening::Tick { at, life } => self.tick(at, life),
-            Happening::Arrive { message, epoch } => self.arrive(message, epoch),
+            Happening::Arrive { message, passage } => self.arrive(message, passage),
             Happening::Lost { at, life, peer } => self.notice_loss(at, life, peer),
             Happening::Silence { at, peer, peer_life } => self.notice_silence(at, peer, peer_life),
+            Happening::Unheard { at, peer, epoch } => self.notice_breakage(at, peer, epoch),
             Happening::Synced { at, life } => self.synced(at, life),
             Happening::Spare { at, life } => self.spare_made(at, life),
             Happening::Applied { at, life } => self.apply(at, life),
@@ -364,6 +367,7 @@ impl World {
             | Happening::Stopped { at, life } => (*at, *life),
             Happening::Tick { .. }
             | Happening::Silence { .. }
+            | Happening::Unheard { .. }
             | Happening::Piece { .. }
             | Happening::Wake { .. }
             | Happening::GiveUp { .. }
