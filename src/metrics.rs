@@ -136,6 +136,8 @@ pub struct Metrics {
     pub proposals_failed: Counter,
     /// The term.
     pub term: Gauge,
+    /// The shortest election timeout in force.
+    pub election_timeout_seconds: Gauge<f64, AtomicU64>,
     /// How long `fdatasync` of the log took.
     pub wal_fsync_seconds: Histogram,
     /// How long applying a batch took.
@@ -207,6 +209,7 @@ impl Metrics {
             proposals_pending: Gauge::default(),
             proposals_failed: Counter::default(),
             term: Gauge::default(),
+            election_timeout_seconds: Gauge::default(),
             wal_fsync_seconds: Histogram::new(latency_buckets()),
             apply_seconds: Histogram::new(latency_buckets()),
             db_size_bytes: Gauge::default(),
@@ -303,6 +306,12 @@ impl Metrics {
         for (name, help, gauge) in sizes {
             r.register(name, help, gauge.clone());
         }
+        r.register(
+            "raft_node_election_timeout_seconds",
+            "The shortest election timeout in force; beyond RAFT_ELECTION_TIMEOUT_MIN_MS where \
+             heartbeats come late",
+            self.election_timeout_seconds.clone(),
+        );
         r.register(
             "etcd_disk_wal_fsync_duration_seconds",
             "Duration of fdatasync of the log",

@@ -42,6 +42,7 @@ impl Ticker {
             self.next += self.tick;
             ticks += 1;
         }
+        // Those beyond the burst are forgotten.
         if self.next <= now {
             self.next = now + self.tick;
         }

@@ -6,8 +6,9 @@
 //! latency of a single client: it applies a few small commands itself while the state machine is
 //! free ([`applier::Way`]), and on a follower it syncs a small batch itself while the disk is quick
 //! ([`persister::Way`]). Completions come first and peers before clients, so that
-//! load from clients cannot starve consensus; ticks come after what peers said, so that a member
-//! that was frozen hears its peers before it judges them.
+//! load from clients cannot starve consensus. Ticks come after what peers said, and of several that
+//! are due at once only the last counts as silence of the peers: the loop did not run in the others,
+//! and nor did the tasks that read the sockets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use super::persister;
 use super::replica::Replica;
 use super::report::{self, Reporter};
 use super::status::Status;
+use super::timeouts::TimeoutReport;
 
 /// Events of one source taken into one turn. Bounds how long others wait.
 const BURST_MAX: usize = 256;
@@ -109,13 +111,15 @@ pub struct Driver<O, D: Disk> {
     parts: DriverParts<D>,
     outbox: O,
     reporter: Reporter,
+    timeouts: TimeoutReport,
 }
 
 impl<O: Outbox, D: Disk> Driver<O, D> {
     /// A loop that sends by `outbox`.
     pub fn new(parts: DriverParts<D>, outbox: O) -> Self {
         let reporter = Reporter::new(parts.ticker.length(), Instant::now());
-        Self { parts, outbox, reporter }
+        let timeouts = TimeoutReport::new(parts.ticker.length());
+        Self { parts, outbox, reporter, timeouts }
     }
 
     /// Turns until every sender of a client request is gone, or the task is dropped.
@@ -124,14 +128,14 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
         self.perform();
         loop {
             let Inboxes { completions, peers, clients } = &mut self.parts.inboxes;
-            let ticker = &mut self.parts.ticker;
-            let (first, ticks) = tokio::select! {
+            let next_tick = self.parts.ticker.next();
+            let first = tokio::select! {
                 biased;
-                Some(event) = completions.recv() => (Some(event), 0),
-                Some(event) = peers.recv() => (Some(event), 0),
-                () = tokio::time::sleep_until(ticker.next().into()) => (None, ticker.due()),
+                Some(event) = completions.recv() => Some(event),
+                Some(event) = peers.recv() => Some(event),
+                () = tokio::time::sleep_until(next_tick.into()) => None,
                 request = clients.recv() => match request {
-                    Some(event) => (Some(event), 0),
+                    Some(event) => Some(event),
                     None => return,
                 },
             };
@@ -139,18 +143,31 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
                 self.take(event);
             }
             self.take_what_else_came();
-            for _ in 0..ticks {
-                self.parts.replica.handle(Event::Tick);
-            }
-            if ticks > 0 && !self.parts.persister.tick() {
-                warn!("the log writer has stopped");
-            }
+            // Whatever woke the loop: under load there is always an event, and time passes too.
+            let ticks = self.parts.ticker.due();
+            self.tick(ticks);
             self.perform();
             if ticks > 0 {
                 self.reporter.tick(self.parts.replica.seen().term, Instant::now());
             }
             self.parts.pulse.beat();
             self.publish(ticks > 0);
+        }
+    }
+
+    fn tick(&mut self, ticks: u32) {
+        for late in (0..ticks).rev() {
+            let tick = if late == 0 { Event::Tick } else { Event::LateTick };
+            self.parts.replica.handle(tick);
+        }
+        if ticks == 0 {
+            return;
+        }
+        let (least, longest) = self.parts.replica.election_ticks();
+        let seconds = self.timeouts.report(least, longest);
+        self.parts.metrics.election_timeout_seconds.set(seconds);
+        if !self.parts.persister.tick() {
+            warn!("the log writer has stopped");
         }
     }
 

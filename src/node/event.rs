@@ -20,6 +20,8 @@ use super::error::RequestError;
 pub enum Event<T> {
     /// One tick of the clock passed.
     Tick,
+    /// Another passed before it, while this member did not run: nobody could be heard in it.
+    LateTick,
     /// A peer said something.
     Message(Message),
     /// A connection that this member dialled stands.

@@ -29,6 +29,7 @@ pub mod replica;
 mod report;
 pub mod snapshotter;
 pub mod status;
+mod timeouts;
 mod votes;
 pub mod waiters;
 

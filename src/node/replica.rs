@@ -180,6 +180,11 @@ impl<T> Replica<T> {
             .is_some_and(|batch| self.now - batch.since > u64::from(self.config.disk_stall_ticks))
     }
 
+    /// The shortest and the longest election timeout in force.
+    pub fn election_ticks(&self) -> (u32, u32) {
+        (self.raft.election_ticks_min(), self.raft.election_ticks_max())
+    }
+
     /// Proposals that wait for their outcome.
     pub fn proposals_pending(&self) -> usize {
         self.waiters.count()
@@ -198,7 +203,8 @@ impl<T> Replica<T> {
     /// Takes one event in. Its effects come with the next [`flush`](Self::flush).
     pub fn handle(&mut self, event: Event<T>) {
         match event {
-            Event::Tick => self.tick(),
+            Event::Tick => self.tick(false),
+            Event::LateTick => self.tick(true),
             Event::Message(message) => self.raft.step(message),
             Event::PeerReached { peer, address } => self.raft.peer_reached(peer, Some(address)),
             Event::PeerLost(peer) => self.peer_lost(peer),
@@ -227,9 +233,13 @@ impl<T> Replica<T> {
         std::mem::take(&mut self.effects)
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, late: bool) {
         self.now += 1;
-        self.raft.tick();
+        if late {
+            self.raft.tick_late();
+        } else {
+            self.raft.tick();
+        }
         // Deadlines are coarse: a look every few ticks spares the walk over all that waits.
         if self.now.is_multiple_of(8) {
             self.expire();
@@ -270,7 +280,10 @@ impl<T> Replica<T> {
     }
 
     fn leaderless_too_long(&self) -> bool {
-        self.now - self.leaderless_since >= u64::from(self.config.park_ticks)
+        // Where elections take longer, so does the wait for their outcome.
+        let longer =
+            u64::from(self.raft.election_ticks_max() - self.config.raft.election_ticks_max);
+        self.now - self.leaderless_since >= u64::from(self.config.park_ticks) + 2 * longer
     }
 
     fn expire(&mut self) {

@@ -19,6 +19,7 @@
 use std::collections::BTreeSet;
 
 use super::change::{Aim, Change};
+use super::detector::Detector;
 use super::election::Candidacy;
 use super::follower::Follower;
 use super::log::{Batch, Log};
@@ -357,6 +358,7 @@ impl<'a> Words<'a> {
             vote,
             term_leader,
             role,
+            detector,
             log,
             membership,
             told_removed,
@@ -372,6 +374,7 @@ impl<'a> Words<'a> {
         self.maybe_member(*vote);
         self.maybe_member(*term_leader);
         self.role(role);
+        self.detector(detector);
         self.log(log, disk.done);
         self.membership(membership);
         self.flag(*told_removed);
@@ -381,6 +384,17 @@ impl<'a> Words<'a> {
         self.batch_number(*hard_state_in, *done);
         self.flag(*dirty);
         self.outbox(out);
+    }
+
+    /// It decides nothing but how many ticks a silence may last.
+    fn detector(&mut self, detector: &Detector) {
+        let Detector { longest, second, suspect } = detector;
+        if self.ticks == Ticks::Count {
+            self.number(*longest);
+            self.number(*second);
+            self.maybe_member(suspect.as_ref().map(|suspect| suspect.leader));
+            self.number(suspect.as_ref().map_or(0, |suspect| u64::from(suspect.silent_ticks)));
+        }
     }
 
     fn batch_number(&mut self, seq: PersistSeq, done: PersistSeq) {
@@ -476,6 +490,7 @@ impl<'a> Words<'a> {
             next,
             state,
             silent_ticks,
+            missed_ticks,
             round_confirmed,
             commit_told,
             commit_awaited,
@@ -485,6 +500,7 @@ impl<'a> Words<'a> {
         self.number(matched.0);
         self.number(next.0);
         self.tick_count(*silent_ticks);
+        self.tick_count(*missed_ticks);
         self.number(*round_confirmed);
         self.number(commit_told.0);
         self.number(commit_awaited.0);

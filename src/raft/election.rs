@@ -52,6 +52,7 @@ impl RaftNode {
         match &self.role {
             RoleState::Leader(_) => {}
             RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                self.note_suspicion();
                 if self.promotable() {
                     self.start_pre_vote(cause);
                 } else {
@@ -59,6 +60,17 @@ impl RaftNode {
                     self.become_follower(None);
                 }
             }
+        }
+    }
+
+    /// An election begins. If that is for the silence of the leader alone, it may yet turn out to
+    /// be alive.
+    pub(super) fn note_suspicion(&mut self) {
+        if let RoleState::Follower(follower) = &self.role
+            && let Some(leader) = follower.reachable_leader()
+            && follower.elapsed_ticks >= self.config.election_ticks_min
+        {
+            self.detector.suspect(leader, follower.elapsed_ticks);
         }
     }
 
@@ -95,7 +107,9 @@ impl RaftNode {
     }
 
     fn candidacy(&mut self, votes: BTreeMap<NodeId, bool>) -> Candidacy {
-        Candidacy { votes, elapsed_ticks: 0, timeout_ticks: self.draw_election_timeout() }
+        let timeout_ticks = self.draw_election_timeout();
+        let timeout_ticks = self.detector.stretched(timeout_ticks, &self.config);
+        Candidacy { votes, elapsed_ticks: 0, timeout_ticks }
     }
 
     fn ask_for_votes(&mut self, term: Term, pre_vote: bool, transfer: bool) {
@@ -106,9 +120,19 @@ impl RaftNode {
         }
     }
 
-    /// Drawn anew for every campaign and every leader (§5.2).
+    /// Drawn anew for every campaign and every leader (§5.2). Not stretched yet.
     pub(super) fn draw_election_timeout(&mut self) -> u32 {
         self.chance.between(self.config.election_ticks_min, self.config.election_ticks_max)
+    }
+
+    /// The shortest election timeout in force: how long a live leader shields against candidates.
+    pub fn election_ticks_min(&self) -> u32 {
+        self.detector.stretched(self.config.election_ticks_min, &self.config)
+    }
+
+    /// The longest election timeout in force: when a leader without a quorum steps down.
+    pub fn election_ticks_max(&self) -> u32 {
+        self.detector.stretched(self.config.election_ticks_max, &self.config)
     }
 
     /// How long to wait before the next pre-vote, when the last one came to nothing.
@@ -124,7 +148,7 @@ impl RaftNode {
     pub(super) fn heeds(&self, request: VoteRequest) -> bool {
         let shielded = match &self.role {
             RoleState::Leader(_) => true,
-            RoleState::Follower(follower) => follower.hears_leader(self.config.election_ticks_min),
+            RoleState::Follower(follower) => follower.hears_leader(self.election_ticks_min()),
             RoleState::PreCandidate(_) | RoleState::Candidate(_) => false,
         };
         let may_lead =

@@ -19,6 +19,7 @@ pub struct Follower {
     pub(super) leader: Option<NodeId>,
     /// Ticks since the leader was heard (or a vote was given).
     pub(super) elapsed_ticks: u32,
+    /// The election timeout, not stretched.
     pub(super) timeout_ticks: u32,
     /// A pre-vote is due before the timeout.
     pub(super) campaign_in_ticks: Option<u32>,
@@ -86,7 +87,12 @@ impl RaftNode {
         }
         self.term_leader = Some(from);
         match &mut self.role {
-            RoleState::Follower(follower) if follower.leader == Some(from) => follower.heard(),
+            RoleState::Follower(follower) if follower.leader == Some(from) => {
+                if !follower.link_lost {
+                    self.detector.observe(follower.elapsed_ticks, &self.config);
+                }
+                follower.heard();
+            }
             RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
                 self.become_follower(Some(from));
             }
@@ -223,7 +229,8 @@ impl RaftNode {
         };
         let lost_reads = follower.reads.tick(read_ticks_max);
         follower.elapsed_ticks += 1;
-        let mut due = follower.elapsed_ticks >= follower.timeout_ticks;
+        let timeout_ticks = self.detector.stretched(follower.timeout_ticks, &self.config);
+        let mut due = follower.elapsed_ticks >= timeout_ticks;
         let cause = match (due, follower.link_lost) {
             (true, _) => Cause::ElectionTimeout,
             (false, true) => Cause::ConnectionLost,

@@ -23,6 +23,7 @@ impl RaftNode {
     /// Takes a message from a peer. Never panics, whatever it holds.
     pub fn step(&mut self, message: Message) {
         if is_possible(self.id(), &message) {
+            self.detector.heard(message.from, &self.config);
             match message.term.cmp(&self.term) {
                 std::cmp::Ordering::Less => self.answer_the_past(message),
                 std::cmp::Ordering::Equal => self.dispatch(message),

@@ -24,7 +24,8 @@
 //! (thesis §4.2.3): so a member that was cut off disturbs nobody when it returns. A leader who
 //! cannot be heard by a quorum steps down (CheckQuorum, thesis §6.2). When the connection to a
 //! leader breaks, that is taken as a hint that it died, and the pre-vote starts after a small
-//! random delay in place of the whole timeout.
+//! random delay in place of the whole timeout. Where live leaders are late again and again, the
+//! timeouts become longer, within bounds (`detector`).
 //!
 //! *Replication* (§5.3; `replication`, `progress`, `follower`). Only the leader adds entries. A
 //! follower takes them only where they join on to what it has, so two logs that agree on an entry
@@ -93,6 +94,7 @@ pub mod status;
 
 mod gate;
 
+mod detector;
 mod election;
 mod follower;
 mod replication;

@@ -14,6 +14,7 @@ use crate::proof::{self, Mutant};
 
 use super::chance::Chance;
 use super::config::{Config, Restored};
+use super::detector::Detector;
 use super::election::Candidacy;
 use super::follower::Follower;
 use super::log::Log;
@@ -38,6 +39,7 @@ pub struct RaftNode {
     /// The leader of this term once heard of; kept when it is given up, for no other can follow.
     pub(super) term_leader: Option<NodeId>,
     pub(super) role: RoleState,
+    pub(super) detector: Detector,
     pub(super) log: Log,
     pub(super) membership: Membership,
     /// A member said that this one was removed.
@@ -121,6 +123,7 @@ impl RaftNode {
             vote: hard_state.vote,
             term_leader: None,
             role: RoleState::Follower(follower),
+            detector: Detector::default(),
             log,
             membership,
             told_removed: false,
@@ -136,8 +139,9 @@ impl RaftNode {
         node
     }
 
-    /// Time passes.
+    /// Time passes, and this member was there to hear what others said in it.
     pub fn tick(&mut self) {
+        self.detector.tick(&self.config);
         match &mut self.role {
             RoleState::Follower(_) => self.tick_follower(),
             RoleState::PreCandidate(candidacy) | RoleState::Candidate(candidacy) => {
@@ -147,6 +151,15 @@ impl RaftNode {
                 }
             }
             RoleState::Leader(_) => self.tick_leader(),
+        }
+        self.assert_invariants();
+    }
+
+    /// A tick that the caller noticed too late: this member did not run when it passed, so it says
+    /// nothing about the silence of others. What is owed to others falls due all the same.
+    pub fn tick_late(&mut self) {
+        if matches!(self.role, RoleState::Leader(_)) {
+            self.tick_leader_late();
         }
         self.assert_invariants();
     }
@@ -171,6 +184,7 @@ impl RaftNode {
 
     /// The connection to `peer` broke.
     pub fn peer_lost(&mut self, peer: NodeId) {
+        self.detector.lost(peer);
         match &self.role {
             RoleState::Follower(follower) if follower.leader == Some(peer) => {
                 self.leader_link_lost();
@@ -274,6 +288,7 @@ impl RaftNode {
     /// Enters a later term. The caller settles the role.
     pub(super) fn raise_term(&mut self, term: Term) {
         assert!(term > self.term, "terms only rise");
+        self.note_suspicion();
         self.term = term;
         self.vote = None;
         self.term_leader = None;

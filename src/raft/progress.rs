@@ -21,8 +21,10 @@ pub struct Progress {
     pub(super) matched: Index,
     pub(super) next: Index,
     pub(super) state: ProgressState,
-    /// Ticks since it was last heard from.
+    /// Ticks since it was last heard from, but for those at which this member did not listen.
     pub(super) silent_ticks: u32,
+    /// Those.
+    pub(super) missed_ticks: u32,
     /// The latest read round that it confirmed.
     pub(super) round_confirmed: u64,
     /// The commit index it was last told.
@@ -116,6 +118,7 @@ impl Progress {
             next,
             state: ProgressState::Probe { paused: false },
             silent_ticks: 0,
+            missed_ticks: 0,
             round_confirmed: 0,
             commit_told: Index(0),
             commit_awaited: Index(0),

@@ -40,6 +40,17 @@ pub struct Leader {
 }
 
 impl Leader {
+    /// Time passes. True if a heartbeat is due.
+    fn tick(&mut self, heartbeat_ticks: u32) -> bool {
+        self.commit_due = true;
+        self.heartbeat_elapsed_ticks += 1;
+        let due = self.heartbeat_elapsed_ticks >= heartbeat_ticks;
+        if due {
+            self.heartbeat_elapsed_ticks = 0;
+        }
+        due
+    }
+
     /// Takes a read in, if there is room and leadership is not being handed over.
     pub fn admit_read(&mut self, id: RequestId, pending_max: usize) -> Result<(), Refusal> {
         if self.transfer.is_some() {
@@ -86,7 +97,7 @@ impl RaftNode {
 
     /// A tick of a leader.
     pub(super) fn tick_leader(&mut self) {
-        let silent_max = self.config.election_ticks_max;
+        let silent_max = self.election_ticks_max();
         let RoleState::Leader(leader) = &mut self.role else {
             return;
         };
@@ -96,14 +107,10 @@ impl RaftNode {
                 progress.round.ticks = progress.round.ticks.saturating_add(1).min(silent_max);
             }
         }
-        leader.commit_due = true;
-        leader.heartbeat_elapsed_ticks += 1;
-        let heartbeat_due = leader.heartbeat_elapsed_ticks >= self.config.heartbeat_ticks;
-        if heartbeat_due {
-            leader.heartbeat_elapsed_ticks = 0;
-        }
+        let heartbeat_due = leader.tick(self.config.heartbeat_ticks);
         // CheckQuorum: a leader that cannot be heard must not keep others from finding a new one.
-        if self.quorum_silent_ticks().is_none_or(|ticks| ticks >= silent_max) {
+        let silent_ticks = self.quorum_silence(|progress| progress.silent_ticks);
+        if silent_ticks.is_none_or(|ticks| ticks >= silent_max) {
             proof::mark(Mark::QuorumLost);
             self.note_quorum_lost(silent_max);
             self.become_follower(None);
@@ -118,13 +125,31 @@ impl RaftNode {
         }
     }
 
-    /// For how many ticks no quorum has been heard; none without voters, or when not leading.
+    /// A tick of a leader that did not run when it passed (see [`RaftNode::tick_late`]).
+    pub(super) fn tick_leader_late(&mut self) {
+        let RoleState::Leader(leader) = &mut self.role else {
+            return;
+        };
+        for progress in leader.peers.values_mut() {
+            progress.missed_ticks = progress.missed_ticks.saturating_add(1);
+        }
+        if leader.tick(self.config.heartbeat_ticks) {
+            self.broadcast_heartbeat();
+        }
+    }
+
+    /// For how many ticks of the clock no quorum has been heard; none without voters, or when not
+    /// leading.
     pub(super) fn quorum_silent_ticks(&self) -> Option<u32> {
+        self.quorum_silence(|progress| progress.silent_ticks.saturating_add(progress.missed_ticks))
+    }
+
+    /// The same, by what is counted of each peer.
+    fn quorum_silence(&self, silent: impl Fn(&Progress) -> u32) -> Option<u32> {
         let RoleState::Leader(leader) = &self.role else {
             return None;
         };
         let lately = quorum::reached(self.membership.current(), |voter| {
-            let silent = |progress: &Progress| progress.silent_ticks;
             Reverse(match leader.peers.get(&voter) {
                 Some(progress) => silent(progress),
                 None if voter == self.config.id => 0,
@@ -167,12 +192,29 @@ impl RaftNode {
 
     /// `from` answers as a follower of this leader. None if it is not one.
     fn heard_from(&mut self, from: NodeId) -> Option<&mut Progress> {
-        let RoleState::Leader(leader) = &mut self.role else {
+        let RoleState::Leader(leader) = &self.role else {
             return None;
         };
-        let progress = leader.peers.get_mut(&from)?;
-        progress.silent_ticks = 0;
+        let silent_ticks = leader.peers.get(&from)?.silent_ticks;
+        // Only then can this end a silence of the quorum that is worth a note.
+        let overdue = silent_ticks > self.config.heartbeat_ticks;
+        let before = if overdue { self.quorum_silence(|one| one.silent_ticks) } else { None };
+        self.progress_mut(from)?.silent_ticks = 0;
+        if let (Some(before), Some(after)) = (before, self.quorum_silence(|one| one.silent_ticks))
+            && after < before
+        {
+            self.detector.observe(before, &self.config);
+        }
+        let progress = self.progress_mut(from)?;
+        progress.missed_ticks = 0;
         Some(progress)
+    }
+
+    fn progress_mut(&mut self, peer: NodeId) -> Option<&mut Progress> {
+        match &mut self.role {
+            RoleState::Leader(leader) => leader.peers.get_mut(&peer),
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => None,
+        }
     }
 
     /// `from` holds the log up to `last`.

@@ -232,7 +232,7 @@ impl World {
     }
 
     /// What the clients saw has an explanation.
-    fn judge(&mut self) {
+    pub fn judge(&mut self) {
         self.stats.operations_checked = self.history.operations.len() as u64;
         let log = self.checker.log();
         self.tell(|| format!("the log is known: {}", log.is_some()));

@@ -4,6 +4,7 @@
 use libtest_mimic::{Failed, Trial};
 use raft_node::proof::{self, Mutant};
 
+use crate::hosts;
 use crate::plan::Length;
 use crate::run::Run;
 use crate::shrink;
@@ -21,6 +22,14 @@ pub fn all() -> Vec<Trial> {
         Trial::test("three_hundred_worlds_keep_every_promise", sweep),
         Trial::test("a_seed_is_one_world", one_world),
         Trial::test("a_world_that_answers_somebody_never_comes_to_an_end", comes_to_an_end),
+        Trial::test(
+            "loaded_hosts_bear_their_leader_and_calm_ones_replace_it_as_fast_as_ever",
+            hosts::loaded_hosts_bear_their_leader_and_calm_ones_replace_it_as_fast_as_ever,
+        ),
+        Trial::test(
+            "without_that_rule_loaded_hosts_change_their_leader_all_the_time",
+            hosts::without_that_rule_loaded_hosts_change_their_leader_all_the_time,
+        ),
         Trial::test("a_bug_is_found_shrunk_to_a_short_story_and_replayed", shrinks),
     ]
 }

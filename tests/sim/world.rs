@@ -161,6 +161,8 @@ pub struct World {
     pub era: u32,
     /// Nothing goes wrong any more.
     pub healed: bool,
+    /// What a member sleeps through counts as silence of others: as it must not.
+    pub lateness_counts: bool,
     /// Tells what happens.
     pub verbose: bool,
     trace: DefaultHasher,
@@ -210,6 +212,7 @@ impl World {
             stats: Stats::default(),
             era: 0,
             healed: false,
+            lateness_counts: false,
             verbose,
             trace: DefaultHasher::new(),
             plan,
@@ -411,8 +414,10 @@ impl World {
         if !self.lives(at, life) {
             return;
         }
-        for _ in 0..ticks.min(self.plan.election_ticks_max + 1) {
-            self.process(at).replica.handle(Event::Tick);
+        for late in (0..ticks.min(self.plan.election_ticks_max + 1)).rev() {
+            let heard = late == 0 || self.lateness_counts;
+            let tick = if heard { Event::Tick } else { Event::LateTick };
+            self.process(at).replica.handle(tick);
         }
         self.act(at);
     }

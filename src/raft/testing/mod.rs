@@ -21,7 +21,7 @@ fn id(raw: u64) -> NodeId {
 }
 
 /// Small limits, so that tests reach them.
-fn config(raw: u64, seed: u64) -> Config {
+pub(super) fn config(raw: u64, seed: u64) -> Config {
     Config {
         id: id(raw),
         heartbeat_ticks: 3,
