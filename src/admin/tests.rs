@@ -64,7 +64,11 @@ fn routes(change: impl FnOnce(&mut node::Status)) -> Router {
         client_addrs: vec![],
         learner: false,
     }];
-    let limits = Limits { request_bytes_max: 1024, quota_bytes: 1 << 20 };
+    let limits = Limits {
+        request_bytes_max: 1024,
+        quota_bytes: 1 << 20,
+        request_timeout: std::time::Duration::from_secs(7),
+    };
     let handle = Handle::new(requests, statuses, Pulse::new(), machine, members, limits);
     let versions = Versions { server: "3.6.1", cluster: "3.6.0", storage: "3.6.0", node: "0.9.0" };
     router(handle, versions, |format| format!("{format:?} 1\n"))

@@ -89,7 +89,11 @@ async fn member(leads: bool) -> World {
         client_addrs: vec!["node1:2379".to_owned()],
         learner: false,
     }];
-    let limits = Limits { request_bytes_max: REQUEST_BYTES_MAX, quota_bytes: 1 << 30 };
+    let limits = Limits {
+        request_bytes_max: REQUEST_BYTES_MAX,
+        quota_bytes: 1 << 30,
+        request_timeout: std::time::Duration::from_secs(7),
+    };
     let pulse = Pulse::new();
     let handle =
         Handle::new(requests, statuses, pulse.clone(), Arc::clone(&machine), members, limits);

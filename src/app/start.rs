@@ -171,7 +171,7 @@ impl Node {
             pulse.clone(),
             Arc::clone(&machine),
             members(config, origin),
-            Limits { request_bytes_max: config.max_request_bytes, quota_bytes: config.quota_bytes },
+            limits(config),
         );
         name_members(&handle.directory(), config, &membership);
 
@@ -462,7 +462,7 @@ fn replica_config(config: &Config, origin: &Origin, openings: u64) -> ReplicaCon
             inflight_bytes_max: 16 << 20,
             uncommitted_bytes_max: 64 << 20,
             reads_pending_max: 4096,
-            ready_bytes_max: 8 << 20,
+            ready_bytes_max: 4 << 20,
             addresses: addresses(config, origin),
             address_overrides: overrides(config),
             seed: clock::seed(config.node_id.get()),
@@ -480,6 +480,14 @@ fn replica_config(config: &Config, origin: &Origin, openings: u64) -> ReplicaCon
             lagging_bytes_max: LOG_LAGGING_BYTES_MAX,
         },
         snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN,
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        request_bytes_max: config.max_request_bytes,
+        quota_bytes: config.quota_bytes,
+        request_timeout: REQUEST_TIMEOUT,
     }
 }
 

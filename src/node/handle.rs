@@ -2,12 +2,14 @@
 //! of protocols.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::kv;
 use crate::raft::{Change, Index, NodeId, Term};
 
+use super::admission::Admission;
 use super::barrier;
 use super::clock::Pulse;
 use super::error::RequestError;
@@ -54,6 +56,8 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// The data size past which commands that add data are refused.
     pub quota_bytes: u64,
+    /// The longest that a request waits for its outcome.
+    pub request_timeout: Duration,
 }
 
 /// The node, as `api` and `admin` see it.
@@ -66,6 +70,7 @@ pub struct Handle {
     pulse: Pulse,
     machine: Arc<RwLock<kv::Machine>>,
     members: Members,
+    admission: Admission,
     limits: Limits,
 }
 
@@ -80,7 +85,8 @@ impl Handle {
         limits: Limits,
     ) -> Self {
         let members = Members::new(members);
-        Self { requests, barriers: None, status, pulse, machine, members, limits }
+        let admission = Admission::new(limits.request_timeout);
+        Self { requests, barriers: None, status, pulse, machine, members, admission, limits }
     }
 
     /// The same door, with its read barriers asked for through a [`barrier::share`] that passes
@@ -97,15 +103,26 @@ impl Handle {
     /// [`RequestError`]; what [`is_definite`](RequestError::is_definite) had no effect.
     pub async fn propose(&self, command: kv::Command) -> Result<Applied, RequestError> {
         let data = command.encode();
+        let more_bytes = command.cost_bytes();
+        // One copy is enough to wait with.
+        drop(command);
         if data.len() > self.limits.request_bytes_max {
             return Err(RequestError::TooLarge);
         }
-        if self.over_quota(command.cost_bytes()) {
+        if self.over_quota(more_bytes) {
             return Err(RequestError::NoSpace);
         }
+        let admitted = self.admission.admit(data.len()).await?;
         let (reply, outcome) = oneshot::channel();
         self.request(Event::Propose { data, ticket: Ticket::Propose(reply) })?;
-        outcome.await.unwrap_or(Err(RequestError::Stopped))
+        let outcome = match admitted.deadline {
+            None => outcome.await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, outcome).await {
+                Ok(outcome) => outcome,
+                Err(_) => return Err(RequestError::Timeout),
+            },
+        };
+        outcome.unwrap_or(Err(RequestError::Stopped))
     }
 
     /// After this, any look at the store sees every write acknowledged before the call.

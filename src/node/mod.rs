@@ -13,6 +13,7 @@
 //! The driver never waits for any of the others; each reports by an event. Transport is not
 //! known here: messages leave through [`driver::Outbox`].
 
+pub mod admission;
 pub mod applier;
 mod background;
 pub mod barrier;

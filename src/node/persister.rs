@@ -46,6 +46,10 @@ pub enum Job<D: Disk> {
 /// Batches under one sync. Bounds how long the first of them waits for the last.
 pub const GROUP_MAX: usize = 256;
 
+/// Bytes under one sync past which no batch is added: a sync of tens of megabytes keeps what came
+/// just after them, a vote among it, waiting for as long as an election takes.
+pub const GROUP_BYTES_MAX: usize = 4 << 20;
+
 /// How soon another blank segment is tried for after one could not be made: on a full disk every
 /// try takes the room that appends still need.
 const SPARE_RETRY: Duration = Duration::from_secs(10);
@@ -63,7 +67,8 @@ const QUICK: Duration = Duration::from_millis(1);
 
 /// The log, and what was taken up since its last sync.
 ///
-/// A round is: [`take`](Self::take) what waits, up to [`GROUP_MAX`] jobs; [`sync`](Self::sync),
+/// A round is: [`take`](Self::take) what waits, until the group [is full](Self::is_full);
+/// [`sync`](Self::sync),
 /// and report; [`release`](Self::release) until there is nothing to release. When nothing waits
 /// after that, [`vouch`](Self::vouch).
 pub struct Persister<D: Disk> {
@@ -83,11 +88,19 @@ pub struct Persister<D: Disk> {
 #[derive(Default)]
 struct Group {
     written: Option<PersistSeq>,
+    jobs: usize,
+    bytes: usize,
     /// Snapshots at which the log restarts.
     received: Vec<SnapshotInfo>,
     /// Snapshots of our own.
     released: VecDeque<SnapshotMeta>,
     ended: bool,
+}
+
+impl Group {
+    fn is_full(&self) -> bool {
+        self.jobs >= GROUP_MAX || self.bytes >= GROUP_BYTES_MAX
+    }
 }
 
 impl<D: Disk> Persister<D> {
@@ -109,6 +122,11 @@ impl<D: Disk> Persister<D> {
         &self.wal
     }
 
+    /// Whether no more should be taken up before the next sync.
+    pub fn is_full(&self) -> bool {
+        self.group.is_full()
+    }
+
     /// The making of a blank segment, if one is wanted. `now` counts from any fixed point.
     pub fn spare_job(&mut self, now: Duration) -> Option<SpareJob<D>> {
         if std::mem::take(&mut self.spare_failed) {
@@ -126,6 +144,7 @@ impl<D: Disk> Persister<D> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
+        self.group.jobs += 1;
         match job {
             Job::Write(persist) => {
                 if let Some(meta) = &persist.snapshot {
@@ -136,6 +155,7 @@ impl<D: Disk> Persister<D> {
                     self.group.received.push(received);
                 }
                 let Persist { seq, hard_state, snapshot, entries, messages_after: _ } = persist;
+                self.group.bytes += entries.iter().map(Entry::size_bytes).sum::<usize>();
                 self.wal.append(hard_state, snapshot.as_ref(), &entries)?;
                 if self.group.written.replace(seq).is_some() {
                     mark(Mark::GroupOfBatches);
@@ -160,6 +180,7 @@ impl<D: Disk> Persister<D> {
     ///
     /// As [`take`](Self::take).
     pub fn sync(&mut self) -> Result<Option<PersistSeq>, storage::Error> {
+        (self.group.jobs, self.group.bytes) = (0, 0);
         let Some(seq) = self.group.written.take() else { return Ok(None) };
         self.wal.sync()?;
         for received in self.group.received.drain(..) {
@@ -303,7 +324,9 @@ pub fn run<D: Disk>(persister: &Mutex<Persister<D>>, ways: &Ways<D>) -> Result<(
         };
         let mut persister = lock(persister);
         persister.take(first)?;
-        for job in ways.jobs.try_iter().take(GROUP_MAX - 1) {
+        while !persister.group.is_full()
+            && let Ok(job) = ways.jobs.try_recv()
+        {
             persister.take(job)?;
         }
         let began = Instant::now();

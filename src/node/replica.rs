@@ -17,10 +17,13 @@ use crate::raft::{
 };
 
 mod changes;
+mod disk;
 mod membership;
+mod proposals;
 mod snapshots;
 mod transfers;
 
+use disk::DiskWatch;
 use membership::MembershipWork;
 use snapshots::SnapshotWork;
 use transfers::PendingTransfer;
@@ -42,7 +45,7 @@ pub struct ReplicaConfig {
     pub request_ticks: u32,
     /// The longest that a request waits for a leader to appear.
     pub park_ticks: u32,
-    /// A batch not durable after this long means that the disk hangs.
+    /// A small batch not durable after this long means that the disk hangs.
     pub disk_stall_ticks: u32,
     /// Proposals that wait at once; more are refused.
     pub proposals_max: usize,
@@ -74,7 +77,6 @@ enum CatchUp {
 #[derive(Debug)]
 struct PendingPersist {
     seq: PersistSeq,
-    since: Tick,
     restore: Option<SnapshotMeta>,
     messages_after: Vec<Message>,
 }
@@ -90,6 +92,8 @@ pub struct Replica<T> {
     leaderless_since: Tick,
     /// Refused requests are not tried again before this, unless the leader changes.
     retry_at: Tick,
+    /// Nor are proposals that the leader had no room for, unless something is applied here.
+    busy_until: Tick,
     waiters: Waiters<T>,
     reads: Reads<T>,
     catch_up: CatchUp,
@@ -97,6 +101,7 @@ pub struct Replica<T> {
     /// The term of the last entry handed out for application.
     applying_term: Term,
     persists: VecDeque<PendingPersist>,
+    disk: DiskWatch,
     transfers: Vec<PendingTransfer<T>>,
     votes: Votes<T>,
     snapshots: SnapshotWork,
@@ -130,12 +135,14 @@ impl<T> Replica<T> {
             now: 0,
             leaderless_since: 0,
             retry_at: 0,
+            busy_until: 0,
             waiters,
             reads,
             catch_up: CatchUp::Wanted,
             applied,
             applying_term: Term::default(),
             persists: VecDeque::new(),
+            disk: DiskWatch::default(),
             transfers: Vec::new(),
             votes: Votes::new(),
             snapshots: SnapshotWork {
@@ -175,9 +182,7 @@ impl<T> Replica<T> {
 
     /// Whether the disk has let a batch wait for too long.
     pub fn disk_stalled(&self) -> bool {
-        self.persists
-            .front()
-            .is_some_and(|batch| self.now - batch.since > u64::from(self.config.disk_stall_ticks))
+        self.disk.is_stalled(self.config.disk_stall_ticks)
     }
 
     /// The shortest and the longest election timeout in force.
@@ -239,6 +244,7 @@ impl<T> Replica<T> {
             self.raft.tick_late();
         } else {
             self.raft.tick();
+            self.disk.tick();
         }
         // Deadlines are coarse: a look every few ticks spares the walk over all that waits.
         if self.now.is_multiple_of(8) {
@@ -294,7 +300,11 @@ impl<T> Replica<T> {
         } else {
             RequestError::Timeout
         };
-        for (ticket, why) in self.waiters.expired(self.now, in_doubt) {
+        let without_effect = match self.seen.leader {
+            Some(_) => RequestError::TooManyRequests,
+            None => RequestError::NoLeader,
+        };
+        for (ticket, why) in self.waiters.expired(self.now, in_doubt, without_effect) {
             self.effects.push(Effect::Fail(ticket, why));
         }
         let late = self.reads.expired(self.now);
@@ -325,17 +335,6 @@ impl<T> Replica<T> {
         self.raft.peer_lost(peer);
     }
 
-    fn propose(&mut self, data: bytes::Bytes, ticket: T) {
-        if self.seen.leader.is_none() && self.leaderless_too_long() {
-            self.effects.push(Effect::Fail(ticket, RequestError::NoLeader));
-            return;
-        }
-        let gives_up = self.now + u64::from(self.config.request_ticks);
-        if let Err(ticket) = self.waiters.park(data, ticket, gives_up) {
-            self.effects.push(Effect::Fail(ticket, RequestError::TooManyRequests));
-        }
-    }
-
     fn read(&mut self, ticket: T) {
         if self.seen.leader.is_none() && self.leaderless_too_long() {
             self.effects.push(Effect::Fail(ticket, RequestError::NoLeader));
@@ -352,12 +351,7 @@ impl<T> Replica<T> {
         if self.seen.leader.is_none() || self.now < self.retry_at {
             return;
         }
-        if self.waiters.has_parked() {
-            // The core's own term, in which they travel: what is `seen` may be older.
-            let stale = mutant(Mutant::SubmitStale).then_some(self.seen.term);
-            let proposals = self.waiters.submit(stale.unwrap_or(self.raft.term()));
-            self.raft.propose(proposals);
-        }
+        self.submit_proposals();
         self.submit_changes();
         if self.catch_up == CatchUp::Wanted {
             let id = self.waiters.fresh_id();
@@ -444,8 +438,9 @@ impl<T> Replica<T> {
     }
 
     fn persist(&mut self, mut persist: Persist) {
-        self.snapshots.log_bytes +=
-            persist.entries.iter().map(|entry| entry.size_bytes() as u64).sum::<u64>();
+        let bytes: u64 = persist.entries.iter().map(|entry| entry.size_bytes() as u64).sum();
+        self.snapshots.log_bytes += bytes;
+        self.disk.given(persist.seq, bytes);
         if persist.snapshot.is_some() {
             self.snapshots.log_bytes = 0;
         }
@@ -456,7 +451,6 @@ impl<T> Replica<T> {
         }
         self.persists.push_back(PendingPersist {
             seq: persist.seq,
-            since: self.now,
             restore: persist.snapshot.clone(),
             messages_after: std::mem::take(&mut persist.messages_after),
         });
@@ -465,6 +459,7 @@ impl<T> Replica<T> {
 
     fn persisted(&mut self, seq: PersistSeq) {
         self.raft.persisted(seq);
+        self.disk.done(seq);
         while self.persists.front().is_some_and(|batch| batch.seq <= seq) {
             let batch = self.persists.pop_front().expect("the front was just seen");
             for message in batch.messages_after {
@@ -509,6 +504,7 @@ impl<T> Replica<T> {
     fn on_applied(&mut self, index: Index, data_bytes: u64) {
         assert!(index >= self.applied, "the applied index never goes back");
         self.applied = index;
+        self.busy_until = 0;
         self.raft.applied(index);
         let ready = self.reads.applied(index);
         if !ready.is_empty() {
@@ -569,10 +565,11 @@ impl<T> Replica<T> {
                     self.reads.refused(id);
                 }
             }
+            // Without effect, too: there is room once something is applied.
+            Refusal::Busy if self.waiters.refused(id) => self.leader_is_busy(),
             Refusal::Busy => {
-                let proposal = self.waiters.resolve(id);
                 let reads = self.reads.dismiss(id).unwrap_or_default();
-                self.fail_all(proposal.into_iter().chain(reads), RequestError::TooManyRequests);
+                self.fail_all(reads, RequestError::TooManyRequests);
             }
         }
     }

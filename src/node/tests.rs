@@ -14,6 +14,7 @@ use super::error::RequestError;
 use super::{Effect, Event, Replica, ReplicaConfig};
 
 mod membership;
+mod proposals;
 
 /// What a ticket's owner heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,10 @@ fn config(member: NodeId) -> ReplicaConfig {
 
 impl World {
     fn new() -> Self {
+        Self::with(config)
+    }
+
+    fn with(config: impl Fn(NodeId) -> ReplicaConfig) -> Self {
         let members = [1, 2, 3].map(id);
         let restored = || Restored {
             hard_state: HardState::default(),

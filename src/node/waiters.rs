@@ -5,6 +5,11 @@
 //! submitted in an earlier term and not seen by then is in no log that can still win (Leader
 //! Completeness, §5.4.3; a leader takes forwarded proposals of its own term only). It is then
 //! certain to have no effect, and is submitted again instead of being failed.
+//!
+//! Submission is paced: at most a window of bytes is submitted and unresolved, the rest stays
+//! parked, in order of arrival. The windows of all members together are what a leader takes in, so
+//! that clients who write more than the cluster can take are slowed, not refused. Should a leader
+//! refuse all the same, the proposal had no effect, and is parked again where it was.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,6 +20,12 @@ use crate::raft::{NodeId, Proposal, RequestId, Term};
 
 use super::error::RequestError;
 
+/// Proposals that are submitted and unresolved, at most, whatever their size.
+const SUBMITTED_MAX: usize = 2048;
+
+/// What a proposal counts for beside its data.
+const OVERHEAD_BYTES: usize = 64;
+
 /// A point in time, in ticks since the replica started.
 pub type Tick = u64;
 
@@ -23,10 +34,27 @@ pub type Tick = u64;
 struct Waiter<T> {
     ticket: T,
     data: Bytes,
+    /// Its place among all arrivals.
+    arrival: u64,
     /// When whoever waits stops waiting.
     gives_up: Tick,
     /// At most `gives_up`; earlier once those who hold the proposal may be gone.
     deadline: Tick,
+}
+
+impl<T> Waiter<T> {
+    fn size_bytes(&self) -> usize {
+        self.data.len() + OVERHEAD_BYTES
+    }
+}
+
+/// How much may be submitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Bytes that are submitted and unresolved, at most. One proposal alone may exceed it.
+    pub window_bytes: usize,
+    /// Bytes submitted in one message, at most. Likewise.
+    pub message_bytes: usize,
 }
 
 /// All of them: parked (not submitted, or known to be dropped) and submitted.
@@ -34,8 +62,11 @@ struct Waiter<T> {
 pub struct Waiters<T> {
     origin: NodeId,
     next_sequence: u64,
+    /// In order of arrival.
     parked: VecDeque<Waiter<T>>,
     submitted: BTreeMap<u64, (Term, Waiter<T>)>,
+    submitted_bytes: usize,
+    arrivals: u64,
     bytes: usize,
     count_max: usize,
     bytes_max: usize,
@@ -49,6 +80,8 @@ impl<T> Waiters<T> {
             next_sequence: first_sequence,
             parked: VecDeque::new(),
             submitted: BTreeMap::new(),
+            submitted_bytes: 0,
+            arrivals: 0,
             bytes: 0,
             count_max,
             bytes_max,
@@ -82,20 +115,49 @@ impl<T> Waiters<T> {
             return Err(ticket);
         }
         self.bytes += data.len();
-        self.parked.push_back(Waiter { ticket, data, gives_up, deadline: gives_up });
+        let arrival = self.arrivals;
+        self.arrivals += 1;
+        self.parked.push_back(Waiter { ticket, data, arrival, gives_up, deadline: gives_up });
         Ok(())
     }
 
-    /// Everything parked, in order of arrival, as proposals of `term`.
-    pub fn submit(&mut self, term: Term) -> Vec<Proposal> {
-        let mut proposals = Vec::with_capacity(self.parked.len());
-        while let Some(mut waiter) = self.parked.pop_front() {
+    /// The next of those parked, in order of arrival, as proposals of `term` for one message; none
+    /// if nothing is parked or the window is full.
+    pub fn submit(&mut self, term: Term, pace: Pace) -> Vec<Proposal> {
+        let mut proposals = Vec::new();
+        let mut message_bytes = 0;
+        while let Some(next) = self.parked.front() {
+            let size_bytes = next.size_bytes();
+            let window_full = self.submitted.len() >= SUBMITTED_MAX
+                || self.submitted_bytes + size_bytes > pace.window_bytes;
+            if window_full && !self.submitted.is_empty() {
+                break;
+            }
+            message_bytes += size_bytes;
+            if message_bytes > pace.message_bytes && !proposals.is_empty() {
+                break;
+            }
+            let Some(mut waiter) = self.parked.pop_front() else { break };
             waiter.deadline = waiter.gives_up;
             let id = self.fresh_id();
             proposals.push(Proposal { id, data: waiter.data.clone() });
+            self.submitted_bytes += size_bytes;
             self.submitted.insert(id.sequence, (term, waiter));
         }
         proposals
+    }
+
+    /// Takes one out of those that are submitted.
+    fn withdraw(&mut self, sequence: u64) -> Option<Waiter<T>> {
+        let (_, waiter) = self.submitted.remove(&sequence)?;
+        self.submitted_bytes -= waiter.size_bytes();
+        Some(waiter)
+    }
+
+    /// Parks one again, where it was.
+    fn park_again(&mut self, waiter: Waiter<T>) {
+        let at = self.parked.partition_point(|one| one.arrival < waiter.arrival);
+        self.parked.insert(at, waiter);
     }
 
     /// The ticket of `id`, if somebody here waits for it: it is being applied, or has failed.
@@ -103,20 +165,20 @@ impl<T> Waiters<T> {
         if id.origin != self.origin {
             return None;
         }
-        let (_, waiter) = self.submitted.remove(&id.sequence)?;
+        let waiter = self.withdraw(id.sequence)?;
         self.bytes -= waiter.data.len();
         Some(waiter.ticket)
     }
 
     /// `id` was refused: it had no effect, and waits again. False if it is none of ours.
     pub fn refused(&mut self, id: RequestId) -> bool {
-        let Some((_, waiter)) = self.submitted.remove(&id.sequence) else { return false };
-        self.parked.push_back(waiter);
+        let Some(waiter) = self.withdraw(id.sequence) else { return false };
+        self.park_again(waiter);
         true
     }
 
     /// The first entry of `term` is being applied: what was submitted in an earlier term and is
-    /// still here has had no effect, and never will. It waits again, ahead of later arrivals.
+    /// still here has had no effect, and never will. It waits again, where it was.
     pub fn term_began(&mut self, term: Term) {
         let lost: Vec<u64> = self
             .submitted
@@ -126,8 +188,8 @@ impl<T> Waiters<T> {
             .collect();
         for sequence in lost.into_iter().rev() {
             mark(Mark::ProposalResubmitted);
-            if let Some((_, waiter)) = self.submitted.remove(&sequence) {
-                self.parked.push_front(waiter);
+            if let Some(waiter) = self.withdraw(sequence) {
+                self.park_again(waiter);
             }
         }
     }
@@ -143,6 +205,7 @@ impl<T> Waiters<T> {
             .map(|(_, waiter)| {
                 mark(Mark::OutcomeSkipped);
                 self.bytes -= waiter.data.len();
+                self.submitted_bytes -= waiter.size_bytes();
                 waiter.ticket
             })
             .collect()
@@ -163,8 +226,13 @@ impl<T> Waiters<T> {
     }
 
     /// Hands back, with their fate, those whose time is up. `in_doubt` is what submitted ones
-    /// are told.
-    pub fn expired(&mut self, now: Tick, in_doubt: RequestError) -> Vec<(T, RequestError)> {
+    /// are told; `without_effect` is for those parked, which are in no log.
+    pub fn expired(
+        &mut self,
+        now: Tick,
+        in_doubt: RequestError,
+        without_effect: RequestError,
+    ) -> Vec<(T, RequestError)> {
         let mut out = Vec::new();
         if self.parked.iter().any(|waiter| waiter.gives_up <= now) {
             let (late, kept): (VecDeque<_>, VecDeque<_>) =
@@ -172,7 +240,7 @@ impl<T> Waiters<T> {
             self.parked = kept;
             for waiter in late {
                 self.bytes -= waiter.data.len();
-                out.push((waiter.ticket, RequestError::Timeout));
+                out.push((waiter.ticket, without_effect));
             }
         }
         let late: Vec<u64> = self
@@ -182,7 +250,7 @@ impl<T> Waiters<T> {
             .map(|(sequence, _)| *sequence)
             .collect();
         for sequence in late {
-            if let Some((_, waiter)) = self.submitted.remove(&sequence) {
+            if let Some(waiter) = self.withdraw(sequence) {
                 self.bytes -= waiter.data.len();
                 out.push((waiter.ticket, in_doubt));
             }

@@ -228,10 +228,11 @@ impl Log {
         self.snapshot_unissued || self.issued < self.last().index
     }
 
-    /// What batch `seq` has to write: whether to restart the log at `base`, and which entries.
-    pub fn begin_batch(&mut self, seq: PersistSeq) -> (bool, Vec<Entry>) {
-        let upto = self.last().index;
-        let entries = self.slice(self.issued.next(), upto, usize::MAX);
+    /// What batch `seq` has to write: whether to restart the log at `base`, and which entries, at
+    /// most `bytes_max` of them. A single larger one still goes; the rest is for the next batch.
+    pub fn begin_batch(&mut self, seq: PersistSeq, bytes_max: usize) -> (bool, Vec<Entry>) {
+        let entries = self.slice(self.issued.next(), self.last().index, bytes_max);
+        let upto = entries.last().map_or(self.issued, |entry| entry.id.index);
         let restart = std::mem::take(&mut self.snapshot_unissued);
         self.issued = upto;
         self.batches.push_back(Batch { seq, upto });

@@ -19,7 +19,7 @@ fn log(terms: &[u64]) -> Log {
 }
 
 fn begin(log: &mut Log, seq: u64) -> Vec<EntryId> {
-    log.begin_batch(PersistSeq(seq)).1.iter().map(|entry| entry.id).collect()
+    log.begin_batch(PersistSeq(seq), usize::MAX).1.iter().map(|entry| entry.id).collect()
 }
 
 #[test]
@@ -82,6 +82,24 @@ fn a_write_that_was_overtaken_vouches_only_for_what_is_left() {
 }
 
 #[test]
+fn a_batch_is_bounded_and_the_rest_is_for_the_next() {
+    let mut log = log(&[1]);
+    (2..=6).for_each(|index| log.append(entry(index, 1)));
+    let two = 2 * entry(2, 1).size_bytes();
+    let (_, first) = log.begin_batch(PersistSeq(1), two);
+    assert_eq!(first, [entry(2, 1), entry(3, 1)]);
+    assert!(log.needs_batch());
+    let (_, second) = log.begin_batch(PersistSeq(2), 1);
+    assert_eq!(second, [entry(4, 1)], "a single larger entry still goes");
+    log.batches_done(PersistSeq(1));
+    assert_eq!(log.persisted(), Index(3));
+    assert_eq!(begin(&mut log, 3), [id(5, 1), id(6, 1)]);
+    assert!(!log.needs_batch());
+    log.batches_done(PersistSeq(3));
+    assert_eq!(log.persisted(), Index(6));
+}
+
+#[test]
 fn a_snapshot_is_durable_when_its_own_batch_is() {
     let mut log = log(&[1, 1]);
     (3..=9).for_each(|index| log.append(entry(index, 1)));
@@ -89,7 +107,7 @@ fn a_snapshot_is_durable_when_its_own_batch_is() {
     log.restore(id(7, 2));
     log.append(entry(8, 2));
     assert_eq!(log.persisted(), Index(0), "nothing was committed that the disk could hold");
-    let (restart, entries) = log.begin_batch(PersistSeq(2));
+    let (restart, entries) = log.begin_batch(PersistSeq(2), usize::MAX);
     assert!(restart);
     assert_eq!(entries, [entry(8, 2)]);
     log.batches_done(PersistSeq(1));

@@ -30,6 +30,10 @@ use super::types::{HardState, Index, NodeId, PersistSeq, RequestId, SnapshotMeta
 /// conversation; what does not fit is lost, as messages may be.
 const MESSAGES_WAITING_MAX: usize = 4096;
 
+/// Most bytes of entries in one batch for the disk; a single larger entry still goes. Term and vote
+/// ride on the next batch, and must not wait for tens of megabytes.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
 /// One member of the cluster, without clock, network, disk or chance of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RaftNode {
@@ -243,7 +247,7 @@ impl RaftNode {
                 messages_after = std::mem::take(&mut self.out.messages);
             }
         }
-        let (restart, entries) = self.log.begin_batch(seq);
+        let (restart, entries) = self.log.begin_batch(seq, BATCH_BYTES_MAX);
         let snapshot = restart.then(|| SnapshotMeta {
             last: self.log.base(),
             config: self.membership.at(self.log.base().index).clone(),

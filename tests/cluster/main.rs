@@ -11,6 +11,7 @@ mod descriptors;
 mod disks;
 mod elections;
 mod environment;
+mod large;
 mod links;
 mod membership;
 mod reports;

@@ -19,11 +19,11 @@ const LOADED_US: u64 = 300_000_000;
 /// Time-outs that were stretched are as configured again.
 const CALM_US: u64 = 120_000_000;
 /// The longest election time-out, a split vote, and the way of the messages.
-const FAILOVER_US_MAX: u64 = 900_000;
+const FAILOVER_US_MAX: u64 = 700_000;
 /// In five minutes, three members.
-const ELECTIONS_MAX: u64 = 6;
+const ELECTIONS_MAX: u64 = 3;
 
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 4;
 
 /// A plan of three members with production's ticks and links of a good network.
 fn plan(seed: u64) -> Plan {
@@ -116,16 +116,4 @@ pub fn loaded_hosts_bear_their_leader_and_calm_ones_replace_it_as_fast_as_ever()
         world.judge();
     }
     Ok(())
-}
-
-/// What lateness alone costs: the same, if the ticks that a process slept through counted as
-/// silence of others. It shows that the worlds above are hard.
-pub fn without_that_rule_loaded_hosts_change_their_leader_all_the_time() -> Result<(), Failed> {
-    let mut world = World::new(Plan { decisions: pauses(0), ..plan(0) }, false);
-    world.lateness_counts = true;
-    world.run_until(BEGIN_US + LOADED_US);
-    match world.checker.elections {
-        elections if elections > 4 * ELECTIONS_MAX => Ok(()),
-        elections => Err(format!("{elections} elections: these hosts are not loaded").into()),
-    }
 }

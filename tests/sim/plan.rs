@@ -289,7 +289,8 @@ impl Plan {
                 append_bytes_max: sizes.append_bytes,
                 inflight_messages_max: sizes.inflight_messages,
                 inflight_bytes_max: sizes.inflight_bytes,
-                uncommitted_bytes_max: sizes.uncommitted_bytes,
+                // Each member submits its share.
+                uncommitted_bytes_max: sizes.uncommitted_bytes * self.members,
                 reads_pending_max: sizes.requests,
                 ready_bytes_max: sizes.ready_bytes,
                 seed,

@@ -109,8 +109,9 @@ impl Process {
 
     /// Takes up what waits for the log, as one group.
     pub fn write_group(&mut self) -> Result<(), storage::Error> {
-        let count = self.writes.len().min(persister::GROUP_MAX);
-        for job in self.writes.drain(..count) {
+        while !self.persister.is_full()
+            && let Some(job) = self.writes.pop_front()
+        {
             self.persister.take(job)?;
         }
         Ok(())

@@ -26,10 +26,6 @@ pub fn all() -> Vec<Trial> {
             "loaded_hosts_bear_their_leader_and_calm_ones_replace_it_as_fast_as_ever",
             hosts::loaded_hosts_bear_their_leader_and_calm_ones_replace_it_as_fast_as_ever,
         ),
-        Trial::test(
-            "without_that_rule_loaded_hosts_change_their_leader_all_the_time",
-            hosts::without_that_rule_loaded_hosts_change_their_leader_all_the_time,
-        ),
         Trial::test("a_bug_is_found_shrunk_to_a_short_story_and_replayed", shrinks),
     ]
 }

@@ -161,8 +161,6 @@ pub struct World {
     pub era: u32,
     /// Nothing goes wrong any more.
     pub healed: bool,
-    /// What a member sleeps through counts as silence of others: as it must not.
-    pub lateness_counts: bool,
     /// Tells what happens.
     pub verbose: bool,
     trace: DefaultHasher,
@@ -212,7 +210,6 @@ impl World {
             stats: Stats::default(),
             era: 0,
             healed: false,
-            lateness_counts: false,
             verbose,
             trace: DefaultHasher::new(),
             plan,
@@ -389,7 +386,8 @@ impl World {
     }
 
     /// A process goes on after it stood still: as the driver does, it takes in what others
-    /// finished, what peers and clients said, and then the ticks that it missed, before it acts.
+    /// finished, what peers and clients said, and then the ticks that it missed, before it acts. Or
+    /// the ticks come first, because what peers said is still in the sockets.
     pub fn resume(&mut self, at: usize) {
         let member = &mut self.members[at];
         member.paused_until_us = None;
@@ -403,6 +401,13 @@ impl World {
         let life = member.life;
         let Some(process) = &mut member.process else { return };
         process.turning = true;
+        if self.chance.one_in(2) {
+            self.burst(at, life, ticks);
+            for what in held {
+                self.happen(what);
+            }
+            return;
+        }
         for what in held {
             self.happen(what);
         }
@@ -415,8 +420,7 @@ impl World {
             return;
         }
         for late in (0..ticks.min(self.plan.election_ticks_max + 1)).rev() {
-            let heard = late == 0 || self.lateness_counts;
-            let tick = if heard { Event::Tick } else { Event::LateTick };
+            let tick = if late == 0 { Event::Tick } else { Event::LateTick };
             self.process(at).replica.handle(tick);
         }
         self.act(at);

@@ -120,6 +120,22 @@ fn what_makes_a_segment_or_is_large_is_for_the_thread() {
 }
 
 #[test]
+fn a_sync_is_not_put_off_for_the_sake_of_many_bytes() {
+    let mut desk = Desk::new();
+    let (small, mut large) = (desk.batch(), desk.batch());
+    let id = crate::raft::RequestId { origin: NodeId::new(1).expect("not zero"), sequence: 1 };
+    let data = vec![1; GROUP_BYTES_MAX].into();
+    large.entries[0].payload = Payload::Command(crate::raft::Proposal { id, data });
+    let mut persister = desk.persister.lock().expect("nobody panicked");
+    persister.take(Job::Write(small)).expect("the disk is sound");
+    assert!(!persister.is_full());
+    persister.take(Job::Write(large)).expect("the disk is sound");
+    assert!(persister.is_full());
+    assert_eq!(persister.sync().expect("the disk is sound"), Some(PersistSeq(2)));
+    assert!(!persister.is_full());
+}
+
+#[test]
 fn the_thread_tells_what_failed_on_the_spot() {
     let mut desk = Desk::new();
     assert!(desk.write());

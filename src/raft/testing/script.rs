@@ -53,7 +53,7 @@ impl goldenscript::Runner for Script {
             "cluster" => self.cluster(&mut args)?,
             "disk" => self.disk(&mut args)?,
             "lead" | "pass" => self.broad(&command.name, &mut args)?,
-            "campaign" | "tick" | "lost" | "propose" | "read" | "transfer" => {
+            "campaign" | "tick" | "late" | "lost" | "propose" | "read" | "transfer" => {
                 self.input(&command.name, &mut args)?;
             }
             "write" | "apply" | "crash" | "restart" | "compact" | "shrink" => {
@@ -155,14 +155,15 @@ impl Script {
         Ok(())
     }
 
-    /// `campaign 1`, `tick 1 [n]`, `lost 1 2`, `propose 1 a b`, `read 1 [n]`, `transfer 1 [2]`
+    /// `campaign 1`, `tick 1 [n]`, `late 1 [n]`, `lost 1 2`, `propose 1 a b`, `read 1 [n]`, `transfer 1 [2]`
     fn input(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Outcome {
         let at = self.member(args)?;
         match name {
             "campaign" => self.act(at, RaftNode::campaign),
-            "tick" => {
+            "tick" | "late" => {
                 let count = args.next_pos().unwrap_or("1").parse()?;
-                (0..count).for_each(|_: u32| self.act(at, RaftNode::tick));
+                let tick = if name == "late" { RaftNode::tick_late } else { RaftNode::tick };
+                (0..count).for_each(|_: u32| self.act(at, tick));
             }
             "lost" => {
                 let peer = self.member(args)?;

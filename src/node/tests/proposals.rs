@@ -1,0 +1,93 @@
+//! Clients that write more than a leader takes in at once.
+
+use super::*;
+
+/// With a leader that has room for so many bytes, of which each member takes its share to be
+/// `share_of`.
+fn world(leader: u64, room_bytes: usize, share_of: usize) -> World {
+    World::with(|member| {
+        let mut config = config(member);
+        let own = if member == id(leader) { room_bytes } else { share_of };
+        config.raft.uncommitted_bytes_max = own;
+        config.raft.append_bytes_max = 300;
+        config.proposals_max = 100;
+        config
+    })
+}
+
+fn propose(world: &mut World, at: u64, ticket: u32) {
+    let data = vec![u8::try_from(ticket).expect("few tickets"); 100];
+    world.give(at, Event::Propose { data: data.into(), ticket });
+}
+
+fn all_applied(world: &World, tickets: std::ops::Range<u32>) {
+    for ticket in tickets {
+        let heard = world.heard.get(&ticket);
+        assert!(matches!(heard, Some(Heard::Applied(_))), "{ticket}: {heard:?}");
+    }
+}
+
+/// Lets member 1 lead, whatever the chances are.
+fn lead(world: &mut World) {
+    world.down = [id(2), id(3)].into();
+    world.tick(70);
+    world.down.clear();
+    for _ in 0..60 {
+        world.tick(1);
+        if world.members[&id(1)].seen().role == Role::Leader {
+            world.tick(12);
+            return;
+        }
+    }
+    panic!("member 1 does not lead");
+}
+
+#[test]
+fn clients_who_write_more_than_fits_wait_and_are_served_in_order() {
+    let mut world = world(1, 600, 600);
+    lead(&mut world);
+    for ticket in 0..20 {
+        for at in [1, 2, 3] {
+            propose(&mut world, at, u32::try_from(at).expect("small") * 20 + ticket);
+        }
+    }
+    assert!(world.members.values().all(|member| member.proposals_pending() == 20));
+    world.settle();
+    world.tick(3);
+    all_applied(&world, 20..80);
+    for at in [1, 2, 3] {
+        let own = world.applied[&id(1)].iter().map(|data| data[0]).filter(|one| one / 20 == at);
+        assert!(own.is_sorted(), "in the order of arrival, at each member");
+    }
+}
+
+#[test]
+fn what_a_leader_has_no_room_for_had_no_effect_and_is_passed_on_again() {
+    let mut world = world(1, 400, 1 << 20);
+    lead(&mut world);
+    for ticket in 0..30 {
+        propose(&mut world, 2, ticket);
+    }
+    world.settle();
+    for _ in 0..30 {
+        world.tick(1);
+    }
+    all_applied(&world, 0..30);
+    let applied = &world.applied[&id(3)];
+    assert_eq!(applied.len(), 30, "each once");
+}
+
+#[test]
+fn what_finds_no_room_in_time_is_told_so() {
+    let mut world = world(1, 1000, 1000);
+    lead(&mut world);
+    world.hung = [id(2), id(3)].into();
+    for ticket in 0..20 {
+        propose(&mut world, 2, ticket);
+    }
+    world.tick(1100);
+    let told = |why| (0..20).filter(|one| world.heard[one] == Heard::Failed(why)).count();
+    assert_eq!(told(RequestError::Timeout), 2, "they were submitted, and may be committed yet");
+    assert_eq!(told(RequestError::TooManyRequests), 18, "without effect");
+    assert_eq!(world.members[&id(2)].proposals_pending(), 0);
+}

@@ -1,0 +1,46 @@
+//! Clients that write as much as they can, in large pieces.
+
+use std::time::Duration;
+
+use raft_node::proto::etcdserverpb as pb;
+use tokio::task::JoinSet;
+
+use crate::common::{Client, Cluster, Options};
+
+const CLIENTS: usize = 64;
+const PUTS: usize = 2;
+const VALUE_BYTES: usize = 1_400_000;
+
+/// 64 clients hold 90 MB under way, more than a leader takes in at once. All of it goes through the
+/// log of each member while that member's heartbeats must too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_large_values_are_slowed_and_not_refused() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let before = cluster.settled().await;
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        let members = cluster.clients();
+        let client = members[number % members.len()].with_deadline(Duration::from_mins(2));
+        clients.spawn(async move { puts(&client, number).await });
+    }
+    while let Some(outcome) = clients.join_next().await {
+        if let Err(status) = outcome.expect("no client panics") {
+            assert_ne!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
+            panic!("a put failed: {status:?}");
+        }
+    }
+    let after = cluster.settled().await;
+    assert_eq!(after, before, "their own load called no election");
+}
+
+async fn puts(client: &Client, number: usize) -> Result<(), tonic::Status> {
+    for put in 0..PUTS {
+        let request = pb::PutRequest {
+            key: format!("large {number}").into(),
+            value: vec![u8::try_from(put).expect("few puts"); VALUE_BYTES].into(),
+            ..pb::PutRequest::default()
+        };
+        client.timely(client.kv().put(request)).await?;
+    }
+    Ok(())
+}
