@@ -7,6 +7,7 @@
 //! | `wal` | the persister | batches | driver, snapshotter |
 //! | `apply` | the applier | committed entries | driver |
 //! | `snapshot` | the snapshotter | exports | applier |
+//! | `responses` | sorts and frees long lists | work, bounded | clients |
 //! | `clients` | runtime of the client port: gRPC and HTTP | sockets | clients |
 //! | `log` | the writer of the standard error | lines, bounded in bytes | all others |
 //!
@@ -14,6 +15,7 @@
 //! |---|---|---|---|
 //! | client port → barrier task | read barriers | [`REQUESTS_MAX`] | `RESOURCE_EXHAUSTED` to the client |
 //! | clients → driver | requests | [`REQUESTS_MAX`] | `RESOURCE_EXHAUSTED` to the client |
+//! | clients → responses | lists to sort or free | [`RESPONSE_WORK_MAX`] | `clients` does it itself |
 //! | transport → driver | messages | [`MESSAGES_MAX`] | the peer's stream waits |
 //! | threads → driver | completions | [`COMPLETIONS_MAX`] | the thread waits |
 //! | driver → persister, applier | batches | the core's windows of uncommitted and unapplied bytes | – |
@@ -57,6 +59,8 @@ pub use start::{Node, StartError};
 
 /// Requests of clients that the driver has not yet taken.
 pub const REQUESTS_MAX: usize = 16 * 1024;
+/// Long lists that have yet to be sorted or freed.
+pub const RESPONSE_WORK_MAX: usize = 64;
 /// Messages of peers that the driver has not yet taken.
 pub const MESSAGES_MAX: usize = 1024;
 /// Reports of the node's own threads that the driver has not yet taken.

@@ -85,6 +85,8 @@ pub struct Config {
     pub quota_bytes: u64,
     /// Largest client request in bytes (`RAFT_MAX_REQUEST_BYTES`).
     pub max_request_bytes: usize,
+    /// What the large responses under way may hold, in bytes (`RAFT_RESPONSE_MEMORY_BYTES`).
+    pub response_memory_bytes: u64,
     /// The longest that a stop by SIGTERM may take, in milliseconds (`RAFT_SHUTDOWN_GRACE_MS`).
     pub shutdown_grace_ms: u64,
     /// A filter that `tracing_subscriber::EnvFilter` accepts (`RAFT_LOG`).

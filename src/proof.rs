@@ -175,6 +175,7 @@ instruments! {
         // The store.
         RevisionNotBumped = "a deletion leaves the revision of the store as it was",
         RevisionPerOperation = "each put of a transaction gets a revision of its own",
+        TxnReadsItsEnd = "a read in a transaction sees what later operations of it do",
         TxnUnchecked = "a transaction is done without a check that all of it can be done",
         CompactNewest = "physical compaction removes what a read at the compacted revision sees",
         CompactedOffByOne = "the compacted revision itself is refused",

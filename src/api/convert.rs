@@ -181,8 +181,13 @@ pub(super) fn txn_response(
     }
 }
 
+/// A header within a transaction.
+pub(super) fn inner_header(revision: i64) -> pb::ResponseHeader {
+    pb::ResponseHeader { revision, ..pb::ResponseHeader::default() }
+}
+
 fn op_response(response: kv::ResponseOp) -> pb::ResponseOp {
-    let at = |revision| pb::ResponseHeader { revision, ..pb::ResponseHeader::default() };
+    let at = inner_header;
     let response = match response {
         kv::ResponseOp::Range(range) => {
             OpResponse::ResponseRange(range_response(at(range.revision), range))

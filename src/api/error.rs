@@ -18,6 +18,16 @@ pub(super) enum Failure {
     Request(RequestError),
     /// The outcome is a refusal by the state machine, or would be.
     Kv(kv::Error),
+    /// The response would be larger than `RAFT_RESPONSE_MEMORY_BYTES` lets one be.
+    ResponseTooLarge,
+    /// Too many large responses are under way.
+    TooManyResponses,
+    /// A client does not take its response.
+    NotTaken,
+    /// Either of the first two, for a write that was applied.
+    Unanswered,
+    /// The response to a write that was applied is not to be had.
+    ResponseLost,
     /// A sort order or target that does not exist.
     InvalidSortOption,
     /// Peer URLs that are none, or not one.
@@ -44,6 +54,12 @@ impl From<kv::Error> for Failure {
     }
 }
 
+impl From<kv::AnswerLost> for Failure {
+    fn from(_: kv::AnswerLost) -> Self {
+        Self::ResponseLost
+    }
+}
+
 /// The status that tells a client of `failure`.
 pub(super) fn to_status(failure: impl Into<Failure>) -> Status {
     let (code, text) = row(failure.into());
@@ -54,6 +70,20 @@ const fn row(failure: Failure) -> (Code, &'static str) {
     match failure {
         Failure::Request(error) => request_row(error),
         Failure::Kv(error) => kv_row(error),
+        Failure::ResponseTooLarge => (Code::ResourceExhausted, "etcdserver: response is too large"),
+        Failure::TooManyResponses => {
+            (Code::ResourceExhausted, "etcdserver: too many large responses under way")
+        }
+        Failure::NotTaken => {
+            (Code::ResourceExhausted, "etcdserver: response was not taken for too long")
+        }
+        Failure::Unanswered => (
+            Code::ResourceExhausted,
+            "etcdserver: the request was applied, but there is no room for its response",
+        ),
+        Failure::ResponseLost => {
+            (Code::Unavailable, "etcdserver: the request was applied, but its response was lost")
+        }
         Failure::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
         Failure::BadUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
         Failure::PeerUrlsExist => {

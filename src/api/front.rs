@@ -29,6 +29,7 @@ use super::counted;
 use super::error::{Failure, to_status};
 use super::kv::KvService;
 use super::methods::{self, AtLearner, METHODS};
+use super::stream::Handover;
 
 type Kv = KvServer<KvService>;
 
@@ -155,6 +156,9 @@ impl Future for FrontFuture {
                 // and nothing else. Only a refusal has more.
                 if response.headers().len() > 1 {
                     oversize_as_in_etcd(&mut response);
+                }
+                if let Some(handover) = response.extensions_mut().remove::<Handover>() {
+                    *response.body_mut() = handover.into_body();
                 }
                 response
             }

@@ -10,17 +10,25 @@ use tokio_stream::Stream;
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
-use crate::kv;
+use crate::kv::{self, Found};
 use crate::node::Applied;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::kv_server::{Kv, KvServer};
+use crate::raft::Term;
 
+use super::convert;
+use super::encode::Parts;
 use super::error::to_status;
 use super::header::Context;
-use super::{convert, scan};
+use super::responses::{Grant, Responses};
+use super::scan::Reader;
+use super::stream::Handover;
+use super::underway::{ConnectionId, Underway};
 
 /// The largest answer: what gRPC in Go, and so an etcd client, can be sent.
 const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
+
+const OTHER_KIND: &str = "a command is answered in its kind";
 
 /// How often, and how many times, a physical compaction looks whether the memory is free.
 const SWEEP_LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -29,12 +37,13 @@ const SWEEP_LOOKS_MAX: usize = 1000;
 /// The service over one node.
 pub struct KvService {
     context: Context,
+    responses: Responses,
 }
 
 impl KvService {
-    pub(super) fn server(context: Context) -> KvServer<Self> {
+    pub(super) fn server(context: Context, responses: Responses) -> KvServer<Self> {
         let decode_max = context.decode_bytes_max();
-        KvServer::new(Self { context })
+        KvServer::new(Self { context, responses })
             .max_decoding_message_size(decode_max)
             .accept_compressed(CompressionEncoding::Gzip)
             .max_encoding_message_size(ANSWER_BYTES_MAX)
@@ -47,18 +56,30 @@ impl KvService {
         self.context.handle.read_barrier().await.map_err(to_status)
     }
 
-    /// Replicates `command`; its answer, and the header of that answer's revision.
-    async fn write<R>(
-        &self,
-        command: kv::Command,
-        answer: impl FnOnce(kv::Response) -> Option<(i64, R)>,
-    ) -> Result<(pb::ResponseHeader, R), Status> {
-        let applied = self.context.handle.propose(command).await.map_err(to_status)?;
-        let Applied { response, term, .. } = applied;
-        let response = response.map_err(to_status)?;
-        let (revision, response) = answer(response).expect("a command is answered in its kind");
-        Ok((self.context.header(revision, term), response))
+    fn reader(&self, client: Option<ConnectionId>) -> Reader<'_> {
+        Reader { handle: &self.context.handle, responses: &self.responses, client }
     }
+
+    /// Replicates `command` for `client`; its answer, with leave to hold it if that is large, and
+    /// the term in which it was given.
+    async fn write(
+        &self,
+        client: Option<ConnectionId>,
+        command: kv::Command,
+    ) -> Result<(kv::Response<Found>, Option<Grant>, Term), Status> {
+        let reader = self.reader(client);
+        let grant = reader.prepare(&command).await.map_err(to_status)?;
+        let applied = self.context.handle.propose(command).await.map_err(to_status)?;
+        let Applied { answer, term, .. } = applied;
+        let answer = answer.map_err(to_status)?;
+        let (response, grant) = reader.answer(answer, grant).await.map_err(to_status)?;
+        Ok((response, grant, term))
+    }
+}
+
+/// On which connection `request` came, if it came on one that is counted.
+fn connection<T>(request: &Request<T>) -> Option<ConnectionId> {
+    request.extensions().get::<Underway>().map(Underway::connection)
 }
 
 #[tonic::async_trait]
@@ -71,6 +92,7 @@ impl Kv for KvService {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
         self.context.admit(request.metadata())?;
+        let client = connection(&request);
         let request = request.into_inner();
         let serializable = request.serializable;
         if !serializable {
@@ -79,9 +101,15 @@ impl Kv for KvService {
         let request = convert::range(request)?;
         request.validate().map_err(to_status)?;
         self.barrier_unless(serializable).await?;
-        let response = scan::range(&self.context.handle, request).await.map_err(to_status)?;
-        let header = self.context.header_now(response.revision);
-        Ok(Response::new(convert::range_response(header, response)))
+        let (found, grant) = self.reader(client).range(request).await.map_err(to_status)?;
+        let header = self.context.header_now(found.revision);
+        match grant {
+            None => Ok(Response::new(convert::range_response(header, found.listed()))),
+            Some(grant) => {
+                let parts = Parts::range(header, found).await;
+                Handover::response(&self.responses, grant, parts)
+            }
+        }
     }
 
     async fn put(
@@ -89,14 +117,16 @@ impl Kv for KvService {
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
         self.context.admit(request.metadata())?;
+        let client = connection(&request);
         let request = convert::put(request.into_inner());
         request.validate().map_err(to_status)?;
-        let answer = |response| match response {
-            kv::Response::Put(put) => Some((put.revision, put)),
-            kv::Response::DeleteRange(_) | kv::Response::Txn(_) | kv::Response::Compact(_) => None,
-        };
-        let (header, response) = self.write(kv::Command::Put(request), answer).await?;
-        Ok(Response::new(convert::put_response(header, response)))
+        let (response, grant, term) = self.write(client, kv::Command::Put(request)).await?;
+        let kv::Response::Put(put) = response else { unreachable!("{OTHER_KIND}") };
+        let header = self.context.header(put.revision, term);
+        match grant {
+            None => Ok(Response::new(convert::put_response(header, put))),
+            Some(grant) => Handover::response(&self.responses, grant, Parts::put(header, put)),
+        }
     }
 
     async fn delete_range(
@@ -104,14 +134,19 @@ impl Kv for KvService {
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         self.context.admit(request.metadata())?;
+        let client = connection(&request);
         let request = convert::delete_range(request.into_inner());
         request.validate().map_err(to_status)?;
-        let answer = |response| match response {
-            kv::Response::DeleteRange(deletion) => Some((deletion.revision, deletion)),
-            kv::Response::Put(_) | kv::Response::Txn(_) | kv::Response::Compact(_) => None,
-        };
-        let (header, response) = self.write(kv::Command::DeleteRange(request), answer).await?;
-        Ok(Response::new(convert::delete_range_response(header, response)))
+        let (response, grant, term) = self.write(client, kv::Command::DeleteRange(request)).await?;
+        let kv::Response::DeleteRange(deletion) = response else { unreachable!("{OTHER_KIND}") };
+        let header = self.context.header(deletion.revision, term);
+        match grant {
+            None => Ok(Response::new(convert::delete_range_response(header, deletion.listed()))),
+            Some(grant) => {
+                let parts = Parts::delete_range(header, deletion).await;
+                Handover::response(&self.responses, grant, parts)
+            }
+        }
     }
 
     async fn txn(
@@ -119,24 +154,27 @@ impl Kv for KvService {
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
         self.context.admit(request.metadata())?;
+        let client = connection(&request);
         let request = request.into_inner();
         let serializable = convert::is_serializable(&request);
         let request = convert::txn(request)?;
         request.validate().map_err(to_status)?;
-        if request.is_read_only() {
+        let (header, txn, grant) = if request.is_read_only() {
             self.barrier_unless(serializable).await?;
-            let handle = &self.context.handle;
-            let read = handle.with_store(|store| store.read_txn(&request));
-            let response = read.map_err(to_status)?;
-            let header = self.context.header_now(response.revision);
-            return Ok(Response::new(convert::txn_response(header, response)));
-        }
-        let answer = |response| match response {
-            kv::Response::Txn(txn) => Some((txn.revision, txn)),
-            kv::Response::Put(_) | kv::Response::DeleteRange(_) | kv::Response::Compact(_) => None,
+            let (txn, grant) = self.reader(client).txn(request).await.map_err(to_status)?;
+            (self.context.header_now(txn.revision), txn, grant)
+        } else {
+            let (response, grant, term) = self.write(client, kv::Command::Txn(request)).await?;
+            let kv::Response::Txn(txn) = response else { unreachable!("{OTHER_KIND}") };
+            (self.context.header(txn.revision, term), txn, grant)
         };
-        let (header, response) = self.write(kv::Command::Txn(request), answer).await?;
-        Ok(Response::new(convert::txn_response(header, response)))
+        match grant {
+            None => Ok(Response::new(convert::txn_response(header, txn.listed()))),
+            Some(grant) => {
+                let parts = Parts::txn(header, txn).await;
+                Handover::response(&self.responses, grant, parts)
+            }
+        }
     }
 
     async fn compact(
@@ -147,11 +185,9 @@ impl Kv for KvService {
         self.context.admit(request.metadata())?;
         let pb::CompactionRequest { revision, physical } = request.into_inner();
         let command = kv::Command::Compact(kv::CompactionRequest { revision });
-        let answer = |response| match response {
-            kv::Response::Compact(done) => Some((done.revision, ())),
-            kv::Response::Put(_) | kv::Response::DeleteRange(_) | kv::Response::Txn(_) => None,
-        };
-        let (header, ()) = self.write(command, answer).await?;
+        let (response, _, term) = self.write(None, command).await?;
+        let kv::Response::Compact(done) = response else { unreachable!("{OTHER_KIND}") };
+        let header = self.context.header(done.revision, term);
         if physical {
             self.swept().await;
         }

@@ -13,6 +13,7 @@ mod cluster;
 mod convert;
 mod counted;
 mod door;
+mod encode;
 mod entry;
 mod error;
 mod front;
@@ -23,7 +24,9 @@ mod maintenance;
 mod membership;
 mod methods;
 mod registration;
+mod responses;
 mod scan;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod underway;
@@ -49,6 +52,7 @@ use front::Front;
 pub use door::{Door, DoorFuture};
 pub use entry::Names;
 pub use front::server;
+pub use responses::{Responses, Work};
 pub use underway::Underway;
 
 /// What a handler does with a request before it asks the node, for tests that throw bytes at it.
@@ -127,13 +131,19 @@ const PEER_SERVICES: &[&str] = &[
 /// Everything that the client port serves: etcd's services, health and reflection over gRPC, and
 /// the routes of `http`. To be given to [`server`] with HTTP/1.1 accepted. Its calls are counted in
 /// `rpcs`, which is made of [`rpc_names`]. Browsers may call it by `names`.
-pub fn client_service(handle: Handle, http: axum::Router, rpcs: Arc<Rpcs>, names: Names) -> Door {
+pub fn client_service(
+    handle: Handle,
+    responses: Responses,
+    http: axum::Router,
+    rpcs: Arc<Rpcs>,
+    names: Names,
+) -> Door {
     let context = header::Context::new(handle.clone());
     let services = Routes::new(cluster::ClusterService::server(context.clone()))
         .add_service(maintenance::MaintenanceService::server(context.clone()))
         .add_service(health::HealthService::server(handle.clone(), CLIENT_SERVICES));
     let services = with_reflection(services, proto::CLIENT_DESCRIPTORS, CLIENT_SERVICES);
-    let kv = kv::KvService::server(context);
+    let kv = kv::KvService::server(context, responses);
     Door::new(Front::new(handle, rpcs, kv, services, http), names)
 }
 

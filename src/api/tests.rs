@@ -47,9 +47,12 @@ mod v1alpha {
 
 const CLUSTER_ID: u64 = 0xc1;
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
+const RESPONSE_MEMORY_BYTES: u64 = 1 << 20;
 
 /// One member without Raft. Its tasks end with the test's runtime.
 struct World {
+    handle: Handle,
+    responses: super::Responses,
     status: Arc<watch::Sender<Arc<node::Status>>>,
     client: Channel,
     peer: Channel,
@@ -101,14 +104,21 @@ async fn member(leads: bool) -> World {
 
     let metrics = Arc::new(Metrics::of(Constants::default(), super::rpc_names()));
     let rpcs = Arc::clone(&metrics.rpcs);
-    let front =
-        super::client_service(handle.clone(), axum::Router::new(), rpcs, super::Names::default());
+    let (work, to_do) = std::sync::mpsc::sync_channel(8);
+    std::thread::spawn(move || to_do.into_iter().map(|work: super::Work| work()).count());
+    let responses = super::Responses::new(RESPONSE_MEMORY_BYTES, work);
+    tokio::spawn(responses.clone().watch());
+    let router = axum::Router::new();
+    let names = super::Names::default();
+    let front = super::client_service(handle.clone(), responses.clone(), router, rpcs, names);
     let (client_addr, incoming) = listen().await;
     tokio::spawn(super::server().accept_http1(true).serve_with_incoming(front, incoming));
     let (peer_addr, incoming) = listen().await;
-    let routes = super::peer_routes(handle, tonic::service::Routes::default());
+    let routes = super::peer_routes(handle.clone(), tonic::service::Routes::default());
     tokio::spawn(super::server().add_routes(routes).serve_with_incoming(incoming));
     World {
+        handle,
+        responses,
         status: Arc::new(status),
         client: connect(client_addr).await,
         peer: connect(peer_addr).await,
@@ -133,8 +143,8 @@ async fn drive(
                 index += 1;
                 let command = kv::Command::decode(&data).expect("encoded by the handle");
                 let mut machine = machine.write().unwrap_or_else(PoisonError::into_inner);
-                let response = machine.apply(index, command);
-                drop(reply.send(Ok(Applied { response, index: Index(index), term: Term(5) })));
+                let answer = machine.answer(index, command);
+                drop(reply.send(Ok(Applied { answer, index: Index(index), term: Term(5) })));
             }
             Event::Read { ticket: Ticket::Barrier(reply) } => {
                 let _ = reply.send(Ok(()));
@@ -208,6 +218,120 @@ async fn a_range_of_many_steps_is_answered_whole() {
     let answer = kv.range(all).await.expect("done").into_inner();
     assert_eq!((answer.count, answer.kvs.len(), answer.more), (1200, 1200, false));
     assert!(answer.kvs.windows(2).all(|pair| pair[0].key < pair[1].key));
+}
+
+/// `count` keys of 1 KiB.
+async fn kilobytes(kv: &mut KvClient<Channel>, count: usize) {
+    for number in 0..count {
+        kv.put(put_of(format!("key{number:04}"), vec![b'v'; 1024])).await.expect("done");
+    }
+}
+
+fn put_of(key: String, value: Vec<u8>) -> pb::PutRequest {
+    pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() }
+}
+
+fn all() -> pb::RangeRequest {
+    pb::RangeRequest { range_end: "z".into(), ..get("key", false) }
+}
+
+fn op(request: pb::request_op::Request) -> pb::RequestOp {
+    pb::RequestOp { request: Some(request) }
+}
+
+#[tokio::test]
+async fn a_response_is_the_same_whatever_its_size() {
+    let world = member(true).await;
+    let mut kv = KvClient::new(world.client);
+    kilobytes(&mut kv, 200).await;
+    let sorted = pb::RangeRequest {
+        sort_order: pb::range_request::SortOrder::Descend.into(),
+        sort_target: pb::range_request::SortTarget::Create.into(),
+        ..all()
+    };
+    let answer = kv.range(sorted).await.expect("done").into_inner();
+    let header = answer.header.expect("present");
+    assert_eq!((header.revision, header.member_id, header.raft_term), (201, 1, 5));
+    assert_eq!((answer.count, answer.kvs.len()), (200, 200));
+    assert!(answer.kvs.windows(2).all(|pair| pair[0].create_revision > pair[1].create_revision));
+    assert!(answer.kvs.iter().all(|kv| kv.value.len() == 1024));
+    let range = || op(pb::request_op::Request::RequestRange(all()));
+    let deletion =
+        pb::DeleteRangeRequest { key: "key".into(), range_end: "z".into(), prev_kv: true };
+    let request = pb::TxnRequest {
+        success: vec![range(), op(pb::request_op::Request::RequestDeleteRange(deletion)), range()],
+        ..Default::default()
+    };
+    let answer = kv.txn(request).await.expect("done").into_inner();
+    assert_eq!(answer.header.expect("present").revision, 202);
+    let outcomes: Vec<_> = answer.responses.into_iter().map(|op| op.response).collect();
+    let [
+        Some(pb::response_op::Response::ResponseRange(before)),
+        Some(pb::response_op::Response::ResponseDeleteRange(deleted)),
+        Some(pb::response_op::Response::ResponseRange(after)),
+    ] = &outcomes[..]
+    else {
+        panic!("other outcomes than asked for: {outcomes:?}");
+    };
+    assert_eq!((before.kvs.len(), deleted.deleted, after.kvs.len()), (200, 200, 0));
+    assert_eq!(before.kvs, deleted.prev_kvs);
+    assert_eq!(after.header.expect("present").revision, 202);
+}
+
+#[tokio::test]
+async fn a_long_read_gives_others_their_turn() {
+    let world = member(true).await;
+    for chunk in 0..16 {
+        let puts = (0..128).map(|number| kv::PutRequest {
+            key: format!("key{chunk:02}{number:03}").into(),
+            ..kv::PutRequest::default()
+        });
+        let success = puts.map(kv::RequestOp::Put).collect();
+        let txn = kv::TxnRequest { success, ..kv::TxnRequest::default() };
+        world.handle.propose(kv::Command::Txn(txn)).await.expect("done");
+    }
+    let (handle, responses) = (&world.handle, &world.responses);
+    let reader = super::scan::Reader { handle, responses, client: None };
+    let request = kv::RangeRequest {
+        key: "key".into(),
+        range_end: "z".into(),
+        ..kv::RangeRequest::default()
+    };
+    let mut read = std::pin::pin!(reader.range(request));
+    let mut turns = 0;
+    let read = std::future::poll_fn(|cx| {
+        turns += 1;
+        read.as_mut().poll(cx)
+    });
+    let (response, grant) = read.await.expect("done");
+    assert_eq!((response.count, response.kvs.len(), grant.is_some()), (2048, 2048, true));
+    assert!(turns > 4, "2048 keys in {turns} turns");
+}
+
+#[tokio::test]
+async fn what_a_response_cannot_hold_is_refused_without_an_effect() {
+    let world = member(true).await;
+    let mut kv = KvClient::new(world.client);
+    // Half of the memory for responses, and one.
+    kilobytes(&mut kv, RESPONSE_MEMORY_BYTES as usize / 2 / 1024).await;
+    let too_large = "etcdserver: response is too large";
+    assert_refused(kv.range(all()).await, Code::ResourceExhausted, too_large);
+    let range = || op(pb::request_op::Request::RequestRange(all()));
+    let read_only = pb::TxnRequest { success: vec![range()], ..Default::default() };
+    assert_refused(kv.txn(read_only).await, Code::ResourceExhausted, too_large);
+    let put_op = op(pb::request_op::Request::RequestPut(put("new", "v")));
+    let write = pb::TxnRequest { success: vec![put_op, range()], ..Default::default() };
+    assert_refused(kv.txn(write).await, Code::ResourceExhausted, too_large);
+    let deletion =
+        pb::DeleteRangeRequest { key: "key".into(), range_end: "z".into(), prev_kv: true };
+    assert_refused(kv.delete_range(deletion.clone()).await, Code::ResourceExhausted, too_large);
+    assert_eq!(kv.range(get("new", false)).await.expect("done").into_inner().count, 0);
+    let count = pb::RangeRequest { count_only: true, ..all() };
+    assert_eq!(kv.range(count).await.expect("done").into_inner().count, 512);
+    let part = pb::RangeRequest { limit: 100, ..all() };
+    assert_eq!(kv.range(part).await.expect("done").into_inner().kvs.len(), 100);
+    let blind = pb::DeleteRangeRequest { prev_kv: false, ..deletion };
+    assert_eq!(kv.delete_range(blind).await.expect("done").into_inner().deleted, 512);
 }
 
 #[tokio::test]

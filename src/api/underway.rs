@@ -11,11 +11,20 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
+/// A connection among those that are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ConnectionId(pub(super) usize);
+
 /// The count of one connection. Clones are the same count.
 #[derive(Clone, Debug, Default)]
 pub struct Underway(Arc<AtomicUsize>);
 
 impl Underway {
+    /// Which connection this is: another number than that of any other that is open.
+    pub(super) fn connection(&self) -> ConnectionId {
+        ConnectionId(Arc::as_ptr(&self.0).addr())
+    }
+
     /// How many requests are under way.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)

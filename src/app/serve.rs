@@ -21,7 +21,6 @@ use crate::storage::{Instances, RealDisk, SnapshotStore};
 use crate::transport::Disowned;
 use crate::{admin, api, transport};
 
-use super::REQUESTS_MAX;
 use super::accept::Incoming;
 use super::advice::Advice;
 use super::bridge::{DriverInbox, SnapshotFiles, TransportOutbox};
@@ -29,6 +28,7 @@ use super::connections::Connections;
 use super::descriptors::Shares;
 use super::round_trips::RoundTrips;
 use super::start::{StartError, start_thread};
+use super::{REQUESTS_MAX, RESPONSE_WORK_MAX};
 
 /// What the way to the peers is made of.
 pub(super) struct Network {
@@ -151,7 +151,17 @@ impl Clients {
         runtime.spawn(barrier::share(asked, handle.requests()));
         let handle = handle.clone().sharing_barriers(barriers);
         let http = admin::router(handle.clone(), versions, scrape(handle.clone(), metrics));
-        let service = api::client_service(handle, http, Arc::clone(&metrics.rpcs), names);
+        let (work, to_do) = thread_channel::sync_channel::<api::Work>(RESPONSE_WORK_MAX);
+        // Ends with the services, which hold the other end.
+        start_thread("responses", move || {
+            while let Ok(work) = to_do.recv() {
+                work();
+            }
+        })?;
+        let responses = api::Responses::new(config.response_memory_bytes, work);
+        runtime.spawn(responses.clone().watch());
+        let service =
+            api::client_service(handle, responses, http, Arc::clone(&metrics.rpcs), names);
         let (drain, drain_asked) = oneshot::channel();
         let (done, drained) = thread_channel::channel();
         info!(

@@ -12,6 +12,8 @@ const QUOTA_BYTES_MIN: u64 = 1 << 20;
 const QUOTA_BYTES_MAX: u64 = 1 << 40;
 const REQUEST_BYTES_MIN: u64 = 1 << 10;
 const REQUEST_BYTES_MAX: u64 = 16 << 20;
+const RESPONSE_MEMORY_BYTES_MIN: u64 = 4 << 20;
+const RESPONSE_MEMORY_BYTES_MAX: u64 = 64 << 30;
 
 /// Variables whose meaning is fixed, and whose work is still to be built. To ignore one would be
 /// to run in plaintext, or apart, where the operator asked for the contrary.
@@ -64,6 +66,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
         election_timeout_min_ms: timing.election_min_ms,
         election_timeout_max_ms: timing.election_max_ms,
         quota_bytes: limits.quota_bytes,
+        response_memory_bytes: limits.response_memory_bytes,
         max_request_bytes: limits.max_request_bytes,
         shutdown_grace_ms: limits.shutdown_grace_ms,
         log_filter: log_filter?,
@@ -217,6 +220,7 @@ fn timing(reader: &mut Reader) -> Option<Timing> {
 struct Limits {
     quota_bytes: u64,
     max_request_bytes: usize,
+    response_memory_bytes: u64,
     shutdown_grace_ms: u64,
 }
 
@@ -226,6 +230,9 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     let max_request_bytes = reader.get("RAFT_MAX_REQUEST_BYTES", |raw| {
         value::size(REQUEST_BYTES_MIN..=REQUEST_BYTES_MAX, raw)
     });
+    let response_memory_bytes = reader.get("RAFT_RESPONSE_MEMORY_BYTES", |raw| {
+        value::size(RESPONSE_MEMORY_BYTES_MIN..=RESPONSE_MEMORY_BYTES_MAX, raw)
+    });
     let shutdown_grace_ms = reader.get("RAFT_SHUTDOWN_GRACE_MS", |raw| {
         value::integer(0..=SHUTDOWN_GRACE_MS_MAX, "milliseconds", raw)
     });
@@ -233,8 +240,16 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     if max_request_bytes > quota_bytes {
         reader.fault("RAFT_MAX_REQUEST_BYTES", format!("at most RAFT_QUOTA_BYTES={quota_bytes}"));
     }
+    let response_memory_bytes = response_memory_bytes?;
+    // A response takes half at most, and a value must be readable with room around it.
+    if max_request_bytes > response_memory_bytes / 4 {
+        let least = 4 * max_request_bytes;
+        let why = format!("at least {least}, four times RAFT_MAX_REQUEST_BYTES");
+        reader.fault("RAFT_RESPONSE_MEMORY_BYTES", why);
+    }
     Some(Limits {
         quota_bytes,
+        response_memory_bytes,
         max_request_bytes: usize::try_from(max_request_bytes).expect("bounded by 16 MiB"),
         shutdown_grace_ms: shutdown_grace_ms?,
     })

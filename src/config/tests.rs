@@ -41,6 +41,7 @@ fn nothing_set_is_a_cluster_of_one_on_this_machine() {
     assert_eq!((config.election_timeout_min_ms, config.election_timeout_max_ms), (150, 300));
     assert_eq!(config.quota_bytes, 2 << 30);
     assert_eq!(config.max_request_bytes, 3 << 19);
+    assert_eq!(config.response_memory_bytes, 512 << 20);
     assert_eq!(config.shutdown_grace_ms, 5000);
     assert_eq!((config.log_filter.as_str(), config.log_format), ("info", LogFormat::Text));
 }
@@ -124,6 +125,8 @@ fn values_out_of_their_range() {
         ("RAFT_QUOTA_BYTES", "1023KiB"),
         ("RAFT_QUOTA_BYTES", "99999999999999TiB"),
         ("RAFT_MAX_REQUEST_BYTES", "17MiB"),
+        ("RAFT_RESPONSE_MEMORY_BYTES", "5MiB"),
+        ("RAFT_RESPONSE_MEMORY_BYTES", "65GiB"),
         ("RAFT_SHUTDOWN_GRACE_MS", "5s"),
         ("RAFT_LOG", "inof"),
         ("RAFT_LOG", "raft_node=loud"),
@@ -149,6 +152,7 @@ fn values_at_the_edge_are_taken() {
         ("RAFT_ELECTION_TIMEOUT_MAX_MS", "200"),
         ("RAFT_QUOTA_BYTES", "1073741824"),
         ("RAFT_MAX_REQUEST_BYTES", "16MiB"),
+        ("RAFT_RESPONSE_MEMORY_BYTES", "6MiB"),
         ("RAFT_SHUTDOWN_GRACE_MS", "0"),
         ("RAFT_LOG", "off"),
         ("RAFT_LOG", "raft_node::raft=trace"),

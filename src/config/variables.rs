@@ -81,6 +81,11 @@ pub static VARIABLES: [Variable; 27] = [
         "data size past which writes are refused: bytes, or with KiB, MiB, GiB, TiB",
     ),
     fixed("RAFT_MAX_REQUEST_BYTES", "1536KiB", "the largest request of a client"),
+    fixed(
+        "RAFT_RESPONSE_MEMORY_BYTES",
+        "512MiB",
+        "memory for the large responses under way; one of them may take half of it",
+    ),
     fixed("RAFT_SHUTDOWN_GRACE_MS", "5000", "the longest that SIGTERM may take, in milliseconds"),
     fixed("RAFT_LOG", "info", "what is logged: `info`, or `warn,raft_node::raft=debug`"),
     fixed("RAFT_LOG_FORMAT", "text", "`text` or `json`"),

@@ -99,15 +99,6 @@ impl Version {
     pub(super) fn to_key_value(&self) -> KeyValue {
         let mut key = bytes::Bytes::from_owner(Arc::clone(&self.blob));
         let value = key.split_off(self.key_bytes as usize);
-        self.with_bytes(key, value)
-    }
-
-    /// As clients see it without the value, which is then not kept alive either.
-    pub(super) fn to_key_only(&self) -> KeyValue {
-        self.with_bytes(bytes::Bytes::copy_from_slice(self.key()), bytes::Bytes::new())
-    }
-
-    fn with_bytes(&self, key: bytes::Bytes, value: bytes::Bytes) -> KeyValue {
         KeyValue {
             key,
             create_revision: self.create,
@@ -116,6 +107,16 @@ impl Version {
             value,
             lease: self.lease,
         }
+    }
+
+    /// The same state without its value, which is then not kept alive either.
+    pub(super) fn without_value(&self) -> Self {
+        Self { blob: Arc::from(self.key()), ..*self }
+    }
+
+    /// What a copy of it keeps in memory, at most: itself, and bytes that the store may drop.
+    pub(super) fn held_bytes(&self) -> u64 {
+        (size_of::<Self>() + self.blob.len()) as u64
     }
 
     fn size_bytes(&self) -> u64 {
@@ -167,9 +168,15 @@ impl Record {
         &self.head
     }
 
-    /// The state as of `main`, unless the key did not exist then or was deleted.
-    pub(super) fn live_at(&self, main: i64) -> Option<&Version> {
-        let found = self.upto(main).checked_sub(1).map(|place| self.nth(place))?;
+    /// The state after the change at `as_of`, unless the key did not exist then or was deleted.
+    pub(super) fn live_at(&self, as_of: Revision) -> Option<&Version> {
+        let found = if self.head.revision() <= as_of {
+            &self.head
+        } else {
+            let older = &self.older.as_ref()?.0;
+            let begun = older.partition_point(|version| version.revision() <= as_of);
+            &older[begun.checked_sub(1)?]
+        };
         (!found.is_tombstone() || mutant(Mutant::TombstoneReadable)).then_some(found)
     }
 
@@ -350,12 +357,12 @@ impl KeyIndex {
     }
 
     /// Deletes every key that exists between `bounds`, the first at `at` and each later one a
-    /// `sub` further. Hands each record's number and last state to `deleted`.
+    /// `sub` further. Hands each record's number to `deleted`.
     pub(super) fn delete(
         &mut self,
         bounds: Bounds<'_>,
         mut at: Revision,
-        mut deleted: impl FnMut(u32, &Version),
+        mut deleted: impl FnMut(u32),
     ) {
         for (_, slot) in self.order.range_mut::<[u8], _>(bounds) {
             if slot.is_deleted() {
@@ -364,7 +371,7 @@ impl KeyIndex {
             let number = slot.number();
             *slot = Slot::new(number, true);
             let record = self.slab.get_mut(number).expect("every key has a record");
-            deleted(number, &record.head);
+            deleted(number);
             let fields = Fields { at, create: 0, version: 0, lease: 0 };
             let tombstone = Version::new(record.head.key(), &[], &fields, &mut self.scratch);
             self.bytes += tombstone.size_bytes();

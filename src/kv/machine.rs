@@ -1,5 +1,6 @@
 //! The replicated state machine (Raft §2): commands in, outcomes out, nothing else.
 
+use super::answer::{AT_ONCE_KEYS, Answer, Notes, Outline};
 use super::command::Command;
 use super::error::Error;
 use super::store::Store;
@@ -8,8 +9,8 @@ use super::types::{CompactionResponse, Response};
 
 /// The owner of the store, and the only way to change it.
 ///
-/// Two machines that were given the same commands in the same order hold equal stores and gave
-/// equal answers, whatever compaction steps and reads came in between.
+/// Two machines that were given the same commands in the same order hold equal stores and came to
+/// equal outcomes, whatever was answered and read, and whatever compaction steps came in between.
 #[derive(Debug)]
 pub struct Machine {
     store: Store,
@@ -34,24 +35,56 @@ impl Machine {
         Self { store, applied }
     }
 
-    /// Applies the command at log index `index`. An error is an outcome like any other: every
-    /// member comes to the same, and the store is as before.
+    /// Applies the command at log index `index` where no answer is awaited; gives the revision of
+    /// the store after it. An error is an outcome like any other: every member comes to the same,
+    /// and the store is as before.
     ///
     /// Panics if the index is not above the last one: a command is applied once.
-    pub fn apply(&mut self, index: u64, command: Command) -> Result<Response, Error> {
+    #[expect(clippy::needless_pass_by_value, reason = "a command is applied once")]
+    pub fn apply(&mut self, index: u64, command: Command) -> Result<i64, Error> {
+        self.run(index, &command, None)?;
+        Ok(self.store.revision())
+    }
+
+    /// Applies the command likewise, with the same effect, and gives the answer to it. What is long
+    /// of that is yet to be read.
+    #[expect(clippy::needless_pass_by_value, reason = "a command is applied once")]
+    pub fn answer(&mut self, index: u64, command: Command) -> Result<Answer, Error> {
+        self.answer_within(index, &command, AT_ONCE_KEYS)
+    }
+
+    /// The same, with up to `keys_max` keys read at once.
+    pub(super) fn answer_within(
+        &mut self,
+        index: u64,
+        command: &Command,
+        keys_max: usize,
+    ) -> Result<Answer, Error> {
+        let mut notes = Notes::default();
+        let outline = self.run(index, command, Some(&mut notes))?;
+        let Some(outline) = outline else {
+            let revision = self.store.revision();
+            return Ok(Answer::Ready(Response::Compact(CompactionResponse { revision })));
+        };
+        Ok(Answer::begin(outline, notes, &self.store, keys_max))
+    }
+
+    /// Has the effect of `command`. Its outcome is told if there are `notes` to be taken, but that
+    /// of a compaction, which has none.
+    fn run(
+        &mut self,
+        index: u64,
+        command: &Command,
+        notes: Option<&mut Notes>,
+    ) -> Result<Option<Outline>, Error> {
         assert!(index > self.applied, "applied {} already, not again {index}", self.applied);
         self.applied = index;
+        let store = &mut self.store;
         match command {
-            Command::Put(request) => txn::put(&mut self.store, &request).map(Response::Put),
-            Command::DeleteRange(request) => {
-                txn::delete_range(&mut self.store, &request).map(Response::DeleteRange)
-            }
-            Command::Txn(request) => txn::apply(&mut self.store, &request).map(Response::Txn),
-            Command::Compact(request) => {
-                self.store.compact(request.revision)?;
-                let revision = self.store.revision();
-                Ok(Response::Compact(CompactionResponse { revision }))
-            }
+            Command::Put(request) => txn::put(store, request, notes),
+            Command::DeleteRange(request) => txn::delete_range(store, request, notes),
+            Command::Txn(request) => txn::apply(store, request, notes),
+            Command::Compact(request) => store.compact(request.revision).map(|()| None),
         }
     }
 

@@ -11,9 +11,10 @@
 //!
 //! # What `apply` promises
 //!
-//! [`Machine::apply`] is the only way to change anything. It is a function of the state and the
-//! command: no clock, no chance, no iteration in an order that could differ; time, when it matters
-//! one day, comes as part of a command. So every member that applies the same log holds the same
+//! [`Machine::apply`] is the only way to change anything; [`Machine::answer`] does the same and
+//! says what came of it. It is a function of the state and the command: no clock, no chance, no
+//! iteration in an order that could differ; time, when it matters one day, comes as part of a
+//! command. So every member that applies the same log holds the same
 //! store and gives the same answers, and [`Store::hash`] says so in one number. A refusal
 //! ([`Error`]) is such an answer too and leaves no effect; the words are etcd's without the
 //! `etcdserver: ` in front. Requests are validated again here, though the API did so before it
@@ -23,11 +24,11 @@
 //! # Locks, and who holds them how long
 //!
 //! The owner guards the machine with a lock: the applier writes, readers share. A read of unknown
-//! length is a scan in steps ([`RangeScan`], [`TxnScan`], [`HashScan`], [`SnapshotCursor`]), each
-//! step a short hold. A scan fixes its revision when it begins and pins it, so that physical
-//! compaction leaves what it has yet to read; logical compaction may pass it by. If a snapshot from
-//! the leader replaces the whole store, reads begin anew and a snapshot being made ends with an
-//! error.
+//! length is a scan in steps ([`RangeScan`], [`TxnScan`], [`AnswerScan`], [`HashScan`],
+//! [`SnapshotCursor`]), each step a short hold. A scan fixes its revision when it begins and pins
+//! it, so that physical compaction leaves what it has yet to read; logical compaction may pass it
+//! by. If a snapshot from the leader replaces the whole store, reads begin anew; the answer to a
+//! write, and a snapshot being made, end with an error.
 //! Physical compaction is done in steps too ([`Machine::compact_step`]) between commands.
 //!
 //! # Memory
@@ -61,7 +62,9 @@ mod key_index;
 mod revision;
 mod store;
 
+mod answer;
 mod compaction;
+mod found;
 mod hash;
 mod range;
 mod snapshot;
@@ -71,9 +74,11 @@ mod txn_scan;
 #[cfg(test)]
 mod tests;
 
+pub use answer::{Answer, AnswerLost, AnswerScan, Estimate};
 pub use codec::DecodeError;
 pub use command::Command;
 pub use error::Error;
+pub use found::{Found, KeyValueRef, Piece};
 pub use hash::{HashScan, StoreHash};
 pub use machine::Machine;
 pub use range::RangeScan;

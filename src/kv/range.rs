@@ -14,8 +14,10 @@ use crate::proof::{Mark, mark};
 
 use super::compaction::Pin;
 use super::error::Error;
+use super::found::{Found, PIECE_KEYS};
 use super::key::Key;
 use super::key_index::{self, Version};
+use super::revision::Revision;
 use super::store::Store;
 use super::types::{KeyValue, RangeRequest, RangeResponse, SortOrder, SortTarget};
 
@@ -23,17 +25,15 @@ use super::types::{KeyValue, RangeRequest, RangeResponse, SortOrder, SortTarget}
 #[derive(Debug)]
 pub struct RangeScan {
     request: RangeRequest,
-    /// As of which revision it reads.
-    revision: i64,
+    /// The last change that it sees.
+    as_of: Revision,
     /// The revision of the store when it began.
     header: i64,
-    /// None if it is done within one hold of the store.
+    /// None if whoever steps it holds the history.
     pin: Option<Pin>,
     /// The first key not looked at yet, if not the range's first.
     next: Option<Key>,
-    found: Vec<Version>,
-    /// What was found earlier: kept aside, so that no step has to move it all to make room.
-    earlier: Vec<Vec<Version>>,
+    kept: Kept,
     count: i64,
     done: bool,
 }
@@ -42,24 +42,51 @@ impl RangeScan {
     /// Begins to read: fixes the revision and holds its history.
     pub fn new(request: RangeRequest, store: &Store) -> Result<Self, Error> {
         let mut scan = Self::unpinned(request, store)?;
-        scan.pin = Some(store.pins.pin(scan.revision));
+        scan.pin = Some(store.pins.pin(scan.floor()));
         Ok(scan)
     }
 
-    /// Begins to read what will be read to its end before the store can change.
+    /// Begins to read what is read to its end before the store can change, or under the pin of
+    /// whoever steps it.
     pub(super) fn unpinned(request: RangeRequest, store: &Store) -> Result<Self, Error> {
+        Self::within_write(request, store, Revision::end_of(store.revision))
+    }
+
+    /// The same in the middle of a write that has come to `so_far`.
+    pub(super) fn within_write(
+        request: RangeRequest,
+        store: &Store,
+        so_far: Revision,
+    ) -> Result<Self, Error> {
         let revision = store.readable(request.revision)?;
-        Ok(Self {
+        let as_of = if revision == store.revision { so_far } else { Revision::end_of(revision) };
+        Ok(Self::begin(request, as_of, store))
+    }
+
+    /// Begins to read the state after the change at `as_of`, which is there.
+    pub(super) fn begin(request: RangeRequest, as_of: Revision, store: &Store) -> Self {
+        Self {
             request,
-            revision,
+            as_of,
             header: store.revision,
             pin: None,
             next: None,
-            found: Vec::new(),
-            earlier: Vec::new(),
+            kept: Kept::default(),
             count: 0,
             done: false,
-        })
+        }
+    }
+
+    /// Only to measure what it would find.
+    pub(super) fn measuring(mut self) -> Self {
+        self.kept.measured_only = true;
+        self
+    }
+
+    /// The revision that has to be held for it: in the middle of a write, the one before it.
+    pub(super) fn floor(&self) -> i64 {
+        let whole = self.as_of == Revision::end_of(self.as_of.main);
+        self.as_of.main - i64::from(!whole)
     }
 
     /// Looks at up to `keys_max` more keys; true when there are no more. If `store` is not the
@@ -86,20 +113,32 @@ impl RangeScan {
         self.done
     }
 
-    /// The answer, once [`Self::step`] has said that it is done. Needs no store and no lock.
-    pub fn finish(mut self) -> RangeResponse {
-        assert!(self.done, "a scan is finished when its last step is done");
-        if !self.earlier.is_empty() {
-            self.earlier.push(self.found);
-            self.found = self.earlier.into_iter().flatten().collect();
+    /// What it has found so far would hold in memory.
+    pub fn held_bytes(&self) -> u64 {
+        let Kept { len, bytes, measured_only, .. } = self.kept;
+        match limit(&self.request) {
+            // Of all that is sorted for the sake of a few, so many of middling size.
+            Some(limit) if measured_only && len > limit => bytes / len as u64 * limit as u64,
+            Some(_) | None => bytes,
         }
-        sort(&self.request, &mut self.found);
+    }
+
+    /// Whether [`Self::collect`] takes long: there is much to sort.
+    pub fn is_long_to_sort(&self) -> bool {
+        is_sorted(&self.request) && self.kept.len > PIECE_KEYS
+    }
+
+    /// The answer, once [`Self::step`] has said that it is done. Needs no store and no lock.
+    pub fn finish(self) -> RangeResponse {
+        self.collect().listed()
+    }
+
+    /// The same, with the keys as they were found.
+    pub fn collect(self) -> RangeResponse<Found> {
+        assert!(self.done, "a scan is finished when its last step is done");
         let limit = limit(&self.request);
-        let more = limit.is_some_and(|limit| self.found.len() > limit);
-        self.found.truncate(limit.unwrap_or(usize::MAX));
-        let convert =
-            if self.request.keys_only { Version::to_key_only } else { Version::to_key_value };
-        let kvs = self.found.iter().map(convert).collect();
+        let more = limit.is_some_and(|limit| self.kept.len > limit);
+        let kvs = self.kept.finish(&self.request, limit.unwrap_or(usize::MAX));
         RangeResponse { revision: self.header, kvs, more, count: self.count }
     }
 
@@ -107,14 +146,12 @@ impl RangeScan {
     fn walk(&mut self, store: &Store, left: &mut usize) -> Option<Key> {
         let (begin, end) = key_index::bounds(&self.request.key, &self.request.range_end)?;
         let begin = self.next.as_ref().map_or(begin, |key| Bound::Included(key.as_slice()));
-        let sort_at = sort_at(&self.request);
-        if self.found.len() >= EARLIER_AT && sort_at.is_none() {
-            self.earlier.push(std::mem::take(&mut self.found));
+        if sort_at(&self.request).is_none() {
+            self.kept.set_aside();
         }
-        let earlier = self.earlier.iter().map(Vec::len).sum();
-        let fetch_max = fetch_max(&self.request).saturating_sub(earlier);
+        let fetch_max = fetch_max(&self.request);
         // Whether a key exists now stands in the tree itself.
-        let now = self.revision == store.revision;
+        let now = self.as_of == Revision::end_of(store.revision);
         for (key, slot) in store.index.range((begin, end)) {
             if *left == 0 {
                 return Some(key.clone());
@@ -123,27 +160,119 @@ impl RangeScan {
             if now && slot.is_deleted() {
                 continue;
             }
-            if now && self.found.len() >= fetch_max {
+            if now && self.kept.len >= fetch_max {
                 self.count += 1;
                 continue;
             }
-            let Some(version) = store.index.record(*slot).live_at(self.revision) else {
+            let Some(version) = store.index.record(*slot).live_at(self.as_of) else {
                 continue;
             };
             self.count += 1;
-            if self.found.len() < fetch_max && passes(&self.request, version) {
-                self.found.push(version.clone());
-                if sort_at.is_some_and(|sort_at| self.found.len() >= sort_at) {
-                    shorten(&self.request, &mut self.found);
-                }
+            if self.kept.len < fetch_max && passes(&self.request, version) {
+                self.kept.keep(&self.request, version);
             }
         }
         None
     }
 }
 
-/// From how many found on a further step puts them aside.
-const EARLIER_AT: usize = 4096;
+/// What a scan has found, or the measure of it.
+#[derive(Debug, Default)]
+struct Kept {
+    found: Vec<Version>,
+    /// What was found earlier: kept aside, so that no step has to move it all to make room.
+    earlier: Vec<Vec<Version>>,
+    /// How many they are.
+    len: usize,
+    /// What they hold in memory.
+    bytes: u64,
+    /// Nothing is kept but these two numbers.
+    measured_only: bool,
+}
+
+impl Kept {
+    fn keep(&mut self, request: &RangeRequest, version: &Version) {
+        self.len += 1;
+        if self.measured_only {
+            self.bytes += version.held_bytes();
+            return;
+        }
+        // A value to sort by is needed until the end.
+        let bare = request.keys_only && request.sort_target != SortTarget::Value;
+        let version = if bare { version.without_value() } else { version.clone() };
+        self.bytes += version.held_bytes();
+        self.found.push(version);
+        if sort_at(request).is_some_and(|sort_at| self.found.len() >= sort_at) {
+            shorten(request, &mut self.found);
+            self.len = self.found.len();
+            self.bytes = held_bytes(&self.found);
+        }
+    }
+
+    fn set_aside(&mut self) {
+        if self.found.len() >= PIECE_KEYS {
+            self.earlier.push(std::mem::take(&mut self.found));
+        }
+    }
+
+    /// Sorted as `request` wants, and cut to `limit`.
+    fn finish(self, request: &RangeRequest, limit: usize) -> Found {
+        assert!(!self.measured_only, "what is only measured was not kept");
+        let mut pieces = self.earlier;
+        pieces.push(self.found);
+        let cut = self.len > limit;
+        let bare = request.keys_only && request.sort_target == SortTarget::Value;
+        if is_sorted(request) {
+            let mut all = match <[_; 1]>::try_from(pieces) {
+                Ok([all]) => all,
+                Err(pieces) => pieces.into_iter().flatten().collect(),
+            };
+            sort(request, &mut all);
+            all.truncate(limit);
+            if bare {
+                for version in &mut all {
+                    *version = version.without_value();
+                }
+            }
+            pieces = in_pieces(all);
+        } else if cut {
+            truncate(&mut pieces, limit);
+        }
+        let bytes = if cut || bare {
+            pieces.iter().map(|piece| held_bytes(piece)).sum()
+        } else {
+            self.bytes
+        };
+        Found::new(pieces, bytes)
+    }
+}
+
+fn held_bytes(versions: &[Version]) -> u64 {
+    versions.iter().map(Version::held_bytes).sum()
+}
+
+/// A long list in parts, which are then freed one by one.
+fn in_pieces(all: Vec<Version>) -> Vec<Vec<Version>> {
+    if all.len() <= PIECE_KEYS {
+        return vec![all];
+    }
+    let mut pieces = Vec::with_capacity(all.len().div_ceil(PIECE_KEYS));
+    let mut all = all.into_iter();
+    while all.len() > 0 {
+        pieces.push(all.by_ref().take(PIECE_KEYS).collect());
+    }
+    pieces
+}
+
+/// Cuts a list in parts to its first `limit`.
+fn truncate(pieces: &mut Vec<Vec<Version>>, limit: usize) {
+    let mut left = limit;
+    for piece in pieces.iter_mut() {
+        piece.truncate(left);
+        left -= piece.len();
+    }
+    pieces.retain(|piece| !piece.is_empty());
+}
 
 /// How many keys to fetch before counting is enough.
 fn fetch_max(request: &RangeRequest) -> usize {
@@ -199,8 +328,19 @@ fn shorten(request: &RangeRequest, found: &mut Vec<Version>) {
     }
 }
 
+/// Whether the order asked for is another than that of the keys.
+fn is_sorted(request: &RangeRequest) -> bool {
+    match request.sort_order {
+        SortOrder::None | SortOrder::Ascend => request.sort_target != SortTarget::Key,
+        SortOrder::Descend => true,
+    }
+}
+
 /// Sorts what comes in the order of keys, and leaves equals in it.
 fn sort(request: &RangeRequest, found: &mut [Version]) {
+    if !is_sorted(request) {
+        return;
+    }
     let compare = |a: &Version, b: &Version| match request.sort_target {
         SortTarget::Key => a.key().cmp(b.key()),
         SortTarget::Version => a.version.cmp(&b.version),
@@ -209,7 +349,6 @@ fn sort(request: &RangeRequest, found: &mut [Version]) {
         SortTarget::Value => a.value().cmp(b.value()),
     };
     match request.sort_order {
-        SortOrder::None | SortOrder::Ascend if request.sort_target == SortTarget::Key => {}
         SortOrder::None | SortOrder::Ascend => found.sort_by(compare),
         SortOrder::Descend => found.sort_by(|a, b| compare(b, a)),
     }

@@ -12,6 +12,11 @@ pub struct Revision {
 }
 
 impl Revision {
+    /// The last that a change of `main` can have: what a read as of `main` sees up to.
+    pub fn end_of(main: i64) -> Self {
+        Self { main, sub: u32::MAX }
+    }
+
     /// The revision of an empty store, at which nothing has happened yet.
     pub const EMPTY_MAIN: i64 = 1;
 

@@ -9,6 +9,7 @@ use crate::proof::{Mark, Mutant, mark, mutant};
 use super::changes::{Change, Changes};
 use super::compaction::{Pins, Sweep};
 use super::error::Error;
+use super::found::Found;
 use super::key_index::{Bounds, KeyIndex, Version};
 use super::range::RangeScan;
 use super::revision::Revision;
@@ -70,10 +71,15 @@ impl Store {
 
     /// Reads a range in one go. For what may be long there is [`RangeScan`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        self.find(request).map(RangeResponse::listed)
+    }
+
+    /// The same, with the keys as they were found.
+    pub fn find(&self, request: &RangeRequest) -> Result<RangeResponse<Found>, Error> {
         let mut scan = RangeScan::unpinned(request.clone(), self)?;
         let done = scan.step(self, usize::MAX)?;
         assert!(done, "a step without bound ends the scan");
-        Ok(scan.finish())
+        Ok(scan.collect())
     }
 
     /// Does a transaction that only reads in one go; [`TxnScan`] does it in steps, and says what
@@ -106,11 +112,11 @@ impl Store {
         let (version, before) = if at.main == self.compacted {
             (retained.next().filter(|version| version.revision() == at)?, None)
         } else {
-            (record.exactly(at)?, record.live_at(at.main - 1))
+            (record.exactly(at)?, record.live_at(Revision::end_of(at.main - 1)))
         };
         let prev_kv = before.map(Version::to_key_value);
         if version.is_tombstone() {
-            let key = version.to_key_only().key;
+            let key = bytes::Bytes::copy_from_slice(version.key());
             let kv = KeyValue { key, mod_revision: at.main, ..KeyValue::default() };
             return Some(Event { kind: EventKind::Delete, kv, prev_kv });
         }
@@ -171,6 +177,15 @@ impl<'a> Write<'a> {
         self.store.revision
     }
 
+    /// The last change made: what an operation that comes now sees up to.
+    pub(super) fn so_far(&self) -> Revision {
+        match self.next.sub.checked_sub(1) {
+            Some(sub) if !mutant(Mutant::TxnReadsItsEnd) => Revision { sub, ..self.next },
+            Some(_) => Revision::end_of(self.next.main),
+            None => Revision::end_of(self.store.revision),
+        }
+    }
+
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) {
         let record = self.store.index.put(key, value, lease, self.next);
         self.store.changes.push(self.next, record);
@@ -181,14 +196,13 @@ impl<'a> Write<'a> {
         }
     }
 
-    /// Deletes what is there between `bounds`, handing each state to `deleted`; how many.
-    pub(super) fn delete(&mut self, bounds: Bounds<'_>, mut deleted: impl FnMut(&Version)) -> u32 {
+    /// Deletes what is there between `bounds`; how many that was.
+    pub(super) fn delete(&mut self, bounds: Bounds<'_>) -> u32 {
         let first = self.next;
         let Store { index, changes, .. } = &mut *self.store;
-        index.delete(bounds, first, |record, version| {
+        index.delete(bounds, first, |record| {
             changes.push(self.next, record);
             self.next.sub += 1;
-            deleted(version);
         });
         if self.next.sub > 0 && !mutant(Mutant::RevisionNotBumped) {
             self.store.revision = self.next.main;

@@ -7,39 +7,51 @@
 
 use crate::proof::{Mark, Mutant, mark, mutant};
 
+use super::answer::{Notes, Outline};
 use super::error::Error;
 use super::key_index::{self, Version};
 use super::range::{self, RangeScan};
 use super::store::{Store, Write};
 use super::types::{
-    Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
-    PutResponse, RangeRequest, RequestOp, ResponseOp, TxnRequest, TxnResponse,
+    Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, PutResponse,
+    RangeRequest, RequestOp, TxnRequest,
 };
 
 /// Does a put that is a command of its own.
-pub(super) fn put(store: &mut Store, request: &PutRequest) -> Result<PutResponse, Error> {
+pub(super) fn put(
+    store: &mut Store,
+    request: &PutRequest,
+    notes: Option<&mut Notes>,
+) -> Result<Option<Outline>, Error> {
     request.validate()?;
     check_lease(request)?;
     check_previous(store, request)?;
-    Ok(do_put(&mut Write::new(store), request))
+    Ok(do_put(&mut Write::new(store), request, notes))
 }
 
 /// Does a deletion that is a command of its own.
 pub(super) fn delete_range(
     store: &mut Store,
     request: &DeleteRangeRequest,
-) -> Result<DeleteRangeResponse, Error> {
+    notes: Option<&mut Notes>,
+) -> Result<Option<Outline>, Error> {
     request.validate()?;
-    Ok(do_delete(&mut Write::new(store), request))
+    Ok(do_delete(&mut Write::new(store), request, notes))
 }
 
 /// Does a transaction.
-pub(super) fn apply(store: &mut Store, request: &TxnRequest) -> Result<TxnResponse, Error> {
+pub(super) fn apply(
+    store: &mut Store,
+    request: &TxnRequest,
+    notes: Option<&mut Notes>,
+) -> Result<Option<Outline>, Error> {
     let plan = plan(store, request)?;
     let mut write = Write::new(store);
-    let mut response = execute(&plan, &mut write);
-    response.revision = store.revision;
-    Ok(response)
+    let mut outline = execute(&plan, &mut write, notes);
+    if let Some(Outline::Txn { revision, .. }) = &mut outline {
+        *revision = store.revision;
+    }
+    Ok(outline)
 }
 
 /// The branch taken, and those within it.
@@ -118,52 +130,64 @@ fn check_lease(request: &PutRequest) -> Result<(), Error> {
     if request.lease == 0 { Ok(()) } else { Err(Error::LeaseNotFound) }
 }
 
-fn execute(plan: &Plan<'_>, write: &mut Write<'_>) -> TxnResponse {
-    let mut responses = Vec::with_capacity(plan.steps.len());
+/// Takes the steps. What they read and deleted is noted, and their outcome told, only where there
+/// is somewhere to note it: on the state both have no effect.
+fn execute(
+    plan: &Plan<'_>,
+    write: &mut Write<'_>,
+    mut notes: Option<&mut Notes>,
+) -> Option<Outline> {
+    let mut ops = Vec::new();
     for step in &plan.steps {
-        responses.push(match step {
-            Step::Inner(inner) => ResponseOp::Txn(execute(inner, write)),
-            Step::Op(RequestOp::Range(request)) => do_range(write.store, request),
-            Step::Op(RequestOp::Put(request)) => ResponseOp::Put(do_put(write, request)),
-            Step::Op(RequestOp::DeleteRange(request)) => {
-                ResponseOp::DeleteRange(do_delete(write, request))
+        let notes = notes.as_deref_mut();
+        ops.extend(match step {
+            Step::Inner(inner) => execute(inner, write, notes),
+            Step::Op(RequestOp::Range(request)) => {
+                notes.map(|notes| do_range(write, request, notes))
             }
+            Step::Op(RequestOp::Put(request)) => do_put(write, request, notes),
+            Step::Op(RequestOp::DeleteRange(request)) => do_delete(write, request, notes),
             Step::Op(RequestOp::Txn(_)) => unreachable!("inner transactions are plans"),
         });
     }
-    TxnResponse { revision: 0, succeeded: plan.succeeded, responses }
+    notes.map(|_| Outline::Txn { revision: 0, succeeded: plan.succeeded, ops })
 }
 
-fn do_range(store: &Store, request: &RangeRequest) -> ResponseOp {
-    let mut scan =
-        RangeScan::unpinned(request.clone(), store).expect("the revision was checked before");
-    scan.step(store, usize::MAX).expect("the store is still the same");
-    ResponseOp::Range(scan.finish())
+fn do_range(write: &Write<'_>, request: &RangeRequest, notes: &mut Notes) -> Outline {
+    let scan = RangeScan::within_write(request.clone(), write.store, write.so_far());
+    notes.scans.push(scan.expect("the revision was checked before"));
+    Outline::Range
 }
 
-fn do_put(write: &mut Write<'_>, request: &PutRequest) -> PutResponse {
+fn do_put(
+    write: &mut Write<'_>,
+    request: &PutRequest,
+    notes: Option<&mut Notes>,
+) -> Option<Outline> {
     let keeps = request.ignore_value || request.ignore_lease;
-    let before =
-        if keeps || request.prev_kv { range::current(write.store, &request.key) } else { None };
+    let shows = request.prev_kv && notes.is_some();
+    let before = if keeps || shows { range::current(write.store, &request.key) } else { None };
     let kept = before.as_ref().filter(|_| keeps);
     assert!(kept.is_some() == keeps, "what is to be kept was checked to be there");
     let value = kept.filter(|_| request.ignore_value).map_or(&request.value, |kv| &kv.value);
     let lease = kept.filter(|_| request.ignore_lease).map_or(request.lease, |kv| kv.lease);
     write.put(&request.key, value, lease);
-    PutResponse { revision: write.revision(), prev_kv: before.filter(|_| request.prev_kv) }
+    let revision = write.revision();
+    notes.map(|_| Outline::Put(PutResponse { revision, prev_kv: before.filter(|_| shows) }))
 }
 
-fn do_delete(write: &mut Write<'_>, request: &DeleteRangeRequest) -> DeleteRangeResponse {
-    let mut prev_kvs = Vec::new();
-    let mut deleted = 0;
-    if let Some(bounds) = key_index::bounds(&request.key, &request.range_end) {
-        deleted = write.delete(bounds, |version| {
-            if request.prev_kv {
-                prev_kvs.push(version.to_key_value());
-            }
-        });
+fn do_delete(
+    write: &mut Write<'_>,
+    request: &DeleteRangeRequest,
+    mut notes: Option<&mut Notes>,
+) -> Option<Outline> {
+    let listed = request.prev_kv;
+    if let Some(notes) = notes.as_deref_mut().filter(|_| listed) {
+        notes.deletion(request, write.store, write.so_far());
     }
-    DeleteRangeResponse { revision: write.revision(), deleted: i64::from(deleted), prev_kvs }
+    let bounds = key_index::bounds(&request.key, &request.range_end);
+    let deleted = bounds.map_or(0, |bounds| write.delete(bounds)).into();
+    notes.map(|_| Outline::Delete { revision: write.revision(), deleted, listed })
 }
 
 /// Whether a condition holds for every key of its range or, if there is none, for a missing key.

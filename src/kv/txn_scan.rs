@@ -1,8 +1,9 @@
 //! Transactions that only read: they need no log entry, and may take long, so they are done in
 //! steps like a [`RangeScan`]. All their ranges answer from one state.
 
-use super::compaction::Pin;
+use super::answer::{Outline, Ranges, fill};
 use super::error::Error;
+use super::found::Found;
 use super::range::RangeScan;
 use super::store::Store;
 use super::txn::{self, Plan, Step};
@@ -12,20 +13,8 @@ use super::types::{RequestOp, ResponseOp, TxnRequest, TxnResponse};
 #[derive(Debug)]
 pub struct TxnScan {
     request: TxnRequest,
-    revision: i64,
-    pin: Pin,
     outline: Outline,
-    /// The ranges of the outline, in order.
-    scans: Vec<RangeScan>,
-    done: usize,
-}
-
-/// What the answer will look like: the branches taken.
-#[derive(Debug)]
-struct Outline {
-    succeeded: bool,
-    /// A range, or a transaction within.
-    ops: Vec<Option<Outline>>,
+    ranges: Ranges,
 }
 
 impl TxnScan {
@@ -37,62 +26,60 @@ impl TxnScan {
         assert!(request.is_read_only(), "a transaction that may write goes through the log");
         let plan = txn::plan(store, &request)?;
         let mut scans = Vec::new();
-        let outline = outline(&plan, store, &mut scans);
-        let pin = store.pins.pin(store.compacted);
-        Ok(Self { revision: store.revision, pin, outline, scans, done: 0, request })
+        let outline = outline(&plan, store.revision, store, &mut scans);
+        let ranges = Ranges::new(scans, store);
+        Ok(Self { request, outline, ranges })
     }
 
     /// Looks at up to `keys_max` more keys; true when there are no more. Begins anew if a snapshot
     /// has replaced the store.
     pub fn step(&mut self, store: &Store, keys_max: usize) -> Result<bool, Error> {
-        if self.done < self.scans.len() && !self.pin.holds(store) {
+        if !self.ranges.are_of(store) {
             *self = Self::new(std::mem::take(&mut self.request), store)?;
         }
-        let mut left = keys_max.max(1);
-        while let Some(scan) = self.scans.get_mut(self.done) {
-            if !scan.step_within(store, &mut left) {
-                return Ok(false);
-            }
-            self.done += 1;
-        }
-        Ok(true)
+        Ok(self.ranges.step(store, keys_max))
+    }
+
+    /// What it has found so far holds in memory.
+    pub fn held_bytes(&self) -> u64 {
+        self.ranges.held_bytes()
+    }
+
+    /// Whether [`Self::collect`] takes long.
+    pub fn is_long_to_sort(&self) -> bool {
+        self.ranges.are_long_to_sort()
     }
 
     /// The answer, once [`Self::step`] has said that it is done.
     pub fn finish(self) -> TxnResponse {
-        assert!(self.done == self.scans.len(), "a scan is finished when its last step is done");
-        let mut scans = self.scans.into_iter();
-        TxnResponse { revision: self.revision, ..answer(self.outline, &mut scans) }
+        self.collect().listed()
+    }
+
+    /// The same, with the keys as they were found.
+    pub fn collect(self) -> TxnResponse<Found> {
+        match fill(self.outline, &mut self.ranges.finish()) {
+            ResponseOp::Txn(response) => response,
+            ResponseOp::Range(_) | ResponseOp::Put(_) | ResponseOp::DeleteRange(_) => {
+                unreachable!("the outline is of a transaction")
+            }
+        }
     }
 }
 
-fn outline(plan: &Plan<'_>, store: &Store, scans: &mut Vec<RangeScan>) -> Outline {
+fn outline(plan: &Plan<'_>, revision: i64, store: &Store, scans: &mut Vec<RangeScan>) -> Outline {
     let mut ops = Vec::with_capacity(plan.steps.len());
     for step in &plan.steps {
         ops.push(match step {
-            Step::Inner(inner) => Some(outline(inner, store, scans)),
+            Step::Inner(inner) => outline(inner, 0, store, scans),
             Step::Op(RequestOp::Range(request)) => {
                 let scan = RangeScan::unpinned(request.clone(), store);
                 scans.push(scan.expect("the revision was checked with the plan"));
-                None
+                Outline::Range
             }
             Step::Op(RequestOp::Put(_) | RequestOp::DeleteRange(_) | RequestOp::Txn(_)) => {
                 unreachable!("the transaction only reads, and inner ones are plans")
             }
         });
     }
-    Outline { succeeded: plan.succeeded, ops }
-}
-
-fn answer(outline: Outline, scans: &mut impl Iterator<Item = RangeScan>) -> TxnResponse {
-    let mut responses = Vec::with_capacity(outline.ops.len());
-    for op in outline.ops {
-        responses.push(if let Some(inner) = op {
-            ResponseOp::Txn(answer(inner, scans))
-        } else {
-            let scan = scans.next().expect("every range of the outline has a scan");
-            ResponseOp::Range(scan.finish())
-        });
-    }
-    TxnResponse { revision: 0, succeeded: outline.succeeded, responses }
+    Outline::Txn { revision, succeeded: plan.succeeded, ops }
 }

@@ -80,13 +80,13 @@ pub struct RangeRequest {
     pub max_create_revision: i64,
 }
 
-/// The keys read.
+/// The keys read: a list of their own, or as they were found in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RangeResponse {
+pub struct RangeResponse<L = Vec<KeyValue>> {
     /// The revision of the store when it was read, also if an older one was asked for.
     pub revision: i64,
     /// The keys, as sorted and limited.
-    pub kvs: Vec<KeyValue>,
+    pub kvs: L,
     /// Whether the limit cut keys off.
     pub more: bool,
     /// How many keys the range has at that revision, whatever limit and filters left out.
@@ -132,13 +132,13 @@ pub struct DeleteRangeRequest {
 
 /// Keys were deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeleteRangeResponse {
+pub struct DeleteRangeResponse<L = Vec<KeyValue>> {
     /// The revision of the deletion; unchanged if nothing was deleted.
     pub revision: i64,
     /// How many keys there were.
     pub deleted: i64,
     /// What was deleted, by key, if asked for.
-    pub prev_kvs: Vec<KeyValue>,
+    pub prev_kvs: L,
 }
 
 /// How a comparison must come out.
@@ -219,26 +219,26 @@ impl TxnRequest {
 
 /// The outcome of one operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResponseOp {
+pub enum ResponseOp<L = Vec<KeyValue>> {
     /// Of a read.
-    Range(RangeResponse),
+    Range(RangeResponse<L>),
     /// Of a write.
     Put(PutResponse),
     /// Of a deletion.
-    DeleteRange(DeleteRangeResponse),
+    DeleteRange(DeleteRangeResponse<L>),
     /// Of a transaction within. Its `revision` is 0: etcd leaves that header empty.
-    Txn(TxnResponse),
+    Txn(TxnResponse<L>),
 }
 
 /// A transaction was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TxnResponse {
+pub struct TxnResponse<L = Vec<KeyValue>> {
     /// The revision after it; unchanged if it changed nothing.
     pub revision: i64,
     /// Whether the comparisons held.
     pub succeeded: bool,
     /// The outcome of each operation of the branch taken.
-    pub responses: Vec<ResponseOp>,
+    pub responses: Vec<ResponseOp<L>>,
 }
 
 /// Forgets history. Whether to wait until the space is free (`physical`) is the caller's.
@@ -257,13 +257,13 @@ pub struct CompactionResponse {
 
 /// What applying a [`Command`](super::Command) came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Response {
+pub enum Response<L = Vec<KeyValue>> {
     /// Of a put.
     Put(PutResponse),
     /// Of a deletion.
-    DeleteRange(DeleteRangeResponse),
+    DeleteRange(DeleteRangeResponse<L>),
     /// Of a transaction.
-    Txn(TxnResponse),
+    Txn(TxnResponse<L>),
     /// Of a compaction.
     Compact(CompactionResponse),
 }

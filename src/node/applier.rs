@@ -85,21 +85,22 @@ impl<D: Disk> Applier<D> {
         for (entry, ticket) in batch.by_ref().take(SLICE_MAX) {
             assert!(entry.id.index == self.applied.index.next(), "entries are applied in order");
             self.applied = entry.id;
-            let response = match entry.payload {
+            let EntryId { index, term } = entry.id;
+            let command = match entry.payload {
                 Payload::Noop => continue,
                 Payload::Config(config) => {
                     self.config = config;
                     continue;
                 }
-                Payload::Command(proposal) => {
-                    let command = Command::decode(&proposal.data)
-                        .map_err(|source| Error::UnknownCommand { id: entry.id, source })?;
-                    machine.apply(entry.id.index.0, command)
-                }
+                Payload::Command(proposal) => Command::decode(&proposal.data)
+                    .map_err(|source| Error::UnknownCommand { id: entry.id, source })?,
             };
             if let Some(ticket) = ticket {
-                let EntryId { index, term } = entry.id;
-                answers.push((ticket, Applied { response, index, term }));
+                let answer = machine.answer(index.0, command);
+                answers.push((ticket, Applied { answer, index, term }));
+            } else {
+                // A refusal is an outcome, and nothing waits for it here.
+                let _ = machine.apply(index.0, command);
             }
         }
         // Keeps pace with what a compaction has to free, however busy the log is.

@@ -20,7 +20,7 @@ use super::status::{Member, Members, Status};
 #[derive(Debug)]
 pub struct Applied {
     /// Its answer; an error of `kv` is an outcome too, the same on every member.
-    pub response: Result<kv::Response, kv::Error>,
+    pub answer: Result<kv::Answer, kv::Error>,
     /// Where the command stands in the log.
     pub index: Index,
     /// In which term it got there.

@@ -264,7 +264,8 @@ fn apply_to(
     command: Command,
 ) -> (Result<Response, raft_node::kv::Error>, u32) {
     let before = machine.store().hash(0).expect("all of it");
-    let result = machine.apply(index, command);
+    let answer = machine.answer(index, command);
+    let result = answer.map(|answer| answer.read(machine.store()).expect("the same store"));
     let after = machine.store().hash(0).expect("all of it");
     assert!(result.is_ok() || before == after, "a refusal leaves no effect");
     machine.compact_step(usize::MAX);

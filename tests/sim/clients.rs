@@ -190,9 +190,10 @@ impl World {
         // The store may be further by now; a refusal is told with the revision that it met only if
         // nothing came after.
         let revision = (machine.applied() == applied.index.0).then(|| machine.store().revision());
+        let response = applied.answer.map(|answer| answer.read(machine.store()));
         drop(machine);
-        let answer = match applied.response {
-            Ok(response) => Answer::Written(response),
+        let answer = match response {
+            Ok(response) => Answer::Written(response.expect("the store is still the same")),
             Err(error) => Answer::Refused { error, revision },
         };
         match self.requests[ticket.0].what {

@@ -9,6 +9,7 @@ use super::{
     ResponseOp, TxnRequest, TxnResponse,
 };
 
+mod answer;
 mod codec;
 mod compaction;
 mod model;
@@ -41,7 +42,8 @@ impl Node {
 
     fn apply(&mut self, command: Command) -> Result<Response, Error> {
         self.index += 1;
-        self.machine.apply(self.index, command)
+        let answer = self.machine.answer(self.index, command)?;
+        Ok(answer.read(self.machine.store()).expect("the store is still the same"))
     }
 
     fn put(&mut self, key: &str, value: &str) -> i64 {

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::model::Model;
 use super::strategy;
 use crate::kv::{
-    Command, HashScan, Machine, RangeRequest, RangeResponse, RangeScan, SnapshotCursor,
-    SnapshotImport, StoreHash, TxnRequest, TxnResponse, TxnScan,
+    Answer, AnswerScan, Command, HashScan, Machine, RangeRequest, RangeResponse, RangeScan,
+    Response, SnapshotCursor, SnapshotImport, StoreHash, TxnRequest, TxnResponse, TxnScan,
 };
 
 #[derive(Clone, Debug)]
@@ -60,6 +60,7 @@ struct World {
     index: u64,
     scans: Vec<(RangeScan, RangeResponse)>,
     txns: Vec<(TxnScan, TxnResponse)>,
+    answers: Vec<(Box<AnswerScan>, Response)>,
     hashes: Vec<(HashScan, StoreHash)>,
     exports: Vec<Export>,
     /// Machines restored from snapshots, which follow from then on.
@@ -75,6 +76,7 @@ impl World {
             index: 0,
             scans: Vec::new(),
             txns: Vec::new(),
+            answers: Vec::new(),
             hashes: Vec::new(),
             exports: Vec::new(),
             restored: Vec::new(),
@@ -136,9 +138,23 @@ impl World {
         let decoded = Command::decode(&command.encode()).unwrap();
         assert_eq!(&decoded, command);
         let expected = self.model.apply(command);
-        let machines = [&mut self.machine, &mut self.hoarder];
-        for machine in machines.into_iter().chain(&mut self.restored) {
-            assert_eq!(machine.apply(self.index, decoded.clone()), expected, "{command:?}");
+        match self.machine.answer_within(self.index, command, 1) {
+            Ok(Answer::Ready(response)) => {
+                assert_eq!(Ok(response.listed()), expected, "{command:?}");
+            }
+            Ok(Answer::Pending(scan)) => self.answers.push((scan, expected.clone().unwrap())),
+            Err(error) => assert_eq!(Err(error), expected, "{command:?}"),
+        }
+        // No answer is awaited: the effect is the same.
+        let outcome = self.hoarder.apply(self.index, decoded.clone());
+        assert_eq!(outcome.err(), expected.as_ref().err().copied(), "{command:?}");
+        for machine in &mut self.restored {
+            let answer = machine.answer(self.index, decoded.clone());
+            let response = answer.map(|answer| answer.read(machine.store()).unwrap());
+            assert_eq!(response, expected, "{command:?}");
+        }
+        let machines = [&self.machine, &self.hoarder];
+        for machine in machines.into_iter().chain(&self.restored) {
             assert_eq!(machine.store().revision(), self.model.revision());
             assert_eq!(machine.store().compacted_revision(), self.model.compacted);
         }
@@ -163,6 +179,13 @@ impl World {
                 self.txns.push((scan, expected));
             }
         }
+        for (mut scan, expected) in std::mem::take(&mut self.answers) {
+            if scan.step(store, budget).unwrap() {
+                assert_eq!(scan.collect().listed(), expected);
+            } else {
+                self.answers.push((scan, expected));
+            }
+        }
         for (mut scan, expected) in std::mem::take(&mut self.hashes) {
             if scan.step(store, budget).unwrap() {
                 assert_eq!(scan.finish(), expected);
@@ -184,6 +207,7 @@ impl World {
     fn end(mut self) {
         while !(self.scans.is_empty()
             && self.txns.is_empty()
+            && self.answers.is_empty()
             && self.hashes.is_empty()
             && self.exports.is_empty())
         {

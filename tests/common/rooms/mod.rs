@@ -24,6 +24,7 @@ pub struct Kill {
 pub const STORE: &[Mutant] = &[
     Mutant::RevisionNotBumped,
     Mutant::RevisionPerOperation,
+    Mutant::TxnReadsItsEnd,
     Mutant::TxnUnchecked,
     Mutant::CompactNewest,
     Mutant::CompactedOffByOne,

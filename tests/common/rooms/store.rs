@@ -112,7 +112,11 @@ impl World {
     fn write(&mut self) {
         let command = self.command();
         let encoded = Command::decode(&command.encode()).expect("what was encoded is decoded");
-        let result = self.leader.apply(self.log.len() as u64 + 1, encoded);
+        let answer = self.leader.answer(self.log.len() as u64 + 1, encoded);
+        let read = |answer: raft_node::kv::Answer| {
+            answer.read(self.leader.store()).expect("the same store")
+        };
+        let result = answer.map(read);
         let revision = self.leader.store().revision();
         self.log.push((revision, command.clone()));
         let answer = match result {
