@@ -108,9 +108,9 @@ async fn member(leads: bool) -> World {
     std::thread::spawn(move || to_do.into_iter().map(|work: super::Work| work()).count());
     let responses = super::Responses::new(RESPONSE_MEMORY_BYTES, work);
     tokio::spawn(responses.clone().watch());
-    let router = axum::Router::new();
+    let pages = axum::Router::new();
     let names = super::Names::default();
-    let front = super::client_service(handle.clone(), responses.clone(), router, rpcs, names);
+    let front = super::client_service(handle.clone(), responses.clone(), pages, rpcs, names);
     let (client_addr, incoming) = listen().await;
     tokio::spawn(super::server().accept_http1(true).serve_with_incoming(front, incoming));
     let (peer_addr, incoming) = listen().await;

@@ -22,7 +22,7 @@ const fn derived(name: &'static str, default: &'static str, meaning: &'static st
 }
 
 /// Every variable, in the order in which they are documented.
-pub static VARIABLES: [Variable; 27] = [
+pub static VARIABLES: [Variable; 28] = [
     fixed("RAFT_NODE_ID", "1", "this member: a positive integer, never reused"),
     derived("RAFT_NODE_NAME", "node<ID>", "the name that `member list` shows"),
     derived(

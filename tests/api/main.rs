@@ -12,4 +12,5 @@ mod doors;
 mod kv;
 mod members;
 mod pages;
+mod responses;
 mod sites;

@@ -183,6 +183,15 @@ impl Member {
         self.signal(Signal::CONT);
     }
 
+    /// The most memory that the process has had so far (its `VmHWM`).
+    pub fn memory_peak_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = fs::read_to_string(path).expect("the member runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kilobytes.expect("Linux tells it") * 1024
+    }
+
     /// The exit code of the process, once it ends by itself.
     pub async fn exit(&mut self, limit: Duration) -> ExitStatus {
         let id = self.id;
