@@ -50,6 +50,11 @@ impl Load {
     /// Clients of `members`: each writer keeps to one, so that a member that hangs holds up none
     /// but its own; each reader turns to any, for each request.
     pub fn start(members: &[Client]) -> Self {
+        Self::paced(members, PAUSE)
+    }
+
+    /// The same, with such a pause between two requests of a client.
+    pub fn paced(members: &[Client], pause: Duration) -> Self {
         let shared = Arc::new(Shared::default());
         let mut tasks = JoinSet::new();
         let recorder = members[0].recorder().cloned().unwrap_or_default();
@@ -59,10 +64,10 @@ impl Load {
             .collect();
         for writer in 0..WRITERS {
             let own = members[writer % members.len()].clone();
-            tasks.spawn(write(writer, own, Arc::clone(&shared)));
+            tasks.spawn(write(writer, own, pause, Arc::clone(&shared)));
         }
         for _ in 0..READERS {
-            tasks.spawn(read(members.clone(), Arc::clone(&shared)));
+            tasks.spawn(read(members.clone(), pause, Arc::clone(&shared)));
         }
         Self { recorder, shared, tasks }
     }
@@ -198,7 +203,7 @@ fn any_key() -> String {
     format!("load/{}", rand::random_range(0..KEYS))
 }
 
-async fn write(writer: usize, member: Client, shared: Arc<Shared>) {
+async fn write(writer: usize, member: Client, pause: Duration, shared: Arc<Shared>) {
     for count in 0.. {
         if shared.stop.load(Ordering::Relaxed) {
             return;
@@ -215,11 +220,11 @@ async fn write(writer: usize, member: Client, shared: Arc<Shared>) {
             _ => member.put(&key, value.clone()).await.is_ok(),
         };
         shared.acked.fetch_add(usize::from(acked), Ordering::Relaxed);
-        tokio::time::sleep(if acked { PAUSE } else { PAUSE_AFTER_FAILURE }).await;
+        tokio::time::sleep(if acked { pause } else { pause.max(PAUSE_AFTER_FAILURE) }).await;
     }
 }
 
-async fn read(members: Vec<Client>, shared: Arc<Shared>) {
+async fn read(members: Vec<Client>, pause: Duration, shared: Arc<Shared>) {
     while !shared.stop.load(Ordering::Relaxed) {
         let (key, member) = (any_key(), any(&members));
         if rand::random_range(0..10) == 0 {
@@ -229,6 +234,6 @@ async fn read(members: Vec<Client>, shared: Arc<Shared>) {
             let value = String::from_utf8_lossy(&value).into_owned();
             shared.seen.lock().expect("no client panics").insert(key, value);
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
 }

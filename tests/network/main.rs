@@ -21,6 +21,7 @@ mod common;
 mod beside;
 mod delays;
 mod dials;
+mod nemesis;
 mod packet;
 mod room;
 mod still;
@@ -34,13 +35,14 @@ use libtest_mimic::{Arguments, Trial};
 /// A test.
 type Story = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
-const STORIES: [(&str, Story); 6] = [
+const STORIES: [(&str, Story); 7] = [
     ("the_network_does_what_it_is_told", || Box::pin(still::as_told())),
     ("lost_packets_cost_time_and_no_answers", || Box::pin(still::loss())),
     ("followers_serve_while_the_leader_rejects_connections", || Box::pin(dials::rejected())),
     ("followers_serve_while_what_is_dialled_to_the_leader_is_lost", || Box::pin(dials::silent())),
     ("everything_works_at_a_round_trip_of_80_ms", || Box::pin(delays::of_a_continent())),
     ("everything_works_at_a_round_trip_of_200_ms", || Box::pin(delays::of_an_ocean())),
+    ("everything_at_once_loses_nothing_and_ends_nobody", || Box::pin(nemesis::everything())),
 ];
 
 /// Set in the process that runs in the namespace.

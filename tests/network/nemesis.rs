@@ -95,12 +95,12 @@ impl Nemesis {
         self.mends.push((Instant::now() + wait, mend));
     }
 
-    fn any(&self) -> u64 {
+    fn any() -> u64 {
         rand::random_range(1..=FIRST_MEMBERS)
     }
 
     fn strike(&mut self) {
-        let id = self.any();
+        let id = Self::any();
         self.strikes += 1;
         match rand::random_range(0..10) {
             0..=3 => self.strike_process(id),
@@ -174,10 +174,9 @@ impl Nemesis {
         self.mends = kept;
         for (_, mend) in due {
             match mend {
-                Mend::Network => self.room.wire.heal(),
-                Mend::Flap(_, 0) => self.room.wire.heal(),
+                Mend::Network | Mend::Flap(_, 0) => self.room.wire.heal(),
                 Mend::Flap(id, more) => {
-                    let cut = if more % 2 == 0 { Cut::All } else { Cut::Nothing };
+                    let cut = if more.is_multiple_of(2) { Cut::All } else { Cut::Nothing };
                     self.room.wire.change_to(id, |way| way.cut = cut);
                     self.later(300, Mend::Flap(id, more - 1));
                 }
@@ -201,7 +200,7 @@ impl Nemesis {
 
     /// One machine at a time joins, becomes a voter, and is removed.
     async fn move_guest(&mut self) {
-        let by = self.cluster.client(self.any()).clone();
+        let by = self.cluster.client(Self::any()).clone();
         let nobody = Guest::Nobody { last: 0 };
         self.guest = match std::mem::replace(&mut self.guest, nobody) {
             Guest::Nobody { last } if last < u64::from(PLACES) => {
@@ -251,7 +250,7 @@ impl Nemesis {
             self.mend().await;
         }
         self.room.wire.heal();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while matches!(self.guest, Guest::Joining { .. } | Guest::Leaving { .. }) {
             assert!(Instant::now() < deadline, "a change of the membership does not end");
             self.move_guest().await;
@@ -277,9 +276,11 @@ async fn remove(clients: Vec<Client>, id: u64) {
         let client = client.with_deadline(Duration::from_secs(2));
         let request = pb::MemberRemoveRequest { id };
         match client.timely(client.members().member_remove(request)).await {
-            Err(status) if status.code() == tonic::Code::NotFound => return,
-            Ok(_) => return,
-            Err(_) => tokio::time::sleep(STEP).await,
+            // An earlier try may have had its effect.
+            Err(status) if status.code() != tonic::Code::NotFound => {
+                tokio::time::sleep(STEP).await;
+            }
+            Ok(_) | Err(_) => return,
         }
     }
 }
