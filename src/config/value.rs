@@ -156,8 +156,8 @@ fn is_host(host: &str) -> bool {
             .all(|label| !label.is_empty() && label.len() <= 63 && label.bytes().all(plain))
 }
 
-/// Members and where they are, ascending by id: `1=node1:5001,2=node2:5001`. The message of an error
-/// names the entry that is wrong.
+/// Members and where they are, ascending by id: `1=node1:5001,2=node2:5001`. The message of an
+/// error names the entry that is wrong.
 pub(super) fn peers(raw: &str) -> Result<Vec<Peer>, String> {
     let expected = "id=host:port for each member, such as 1=node1:5001,2=node2:5001";
     let mut peers = Vec::new();
