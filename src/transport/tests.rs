@@ -44,6 +44,10 @@ struct Mailbox {
 
 impl Inbox for Mailbox {
     async fn deliver(&self, delivery: Delivery) {
+        // Comes with each connection, at any place among the rest.
+        if matches!(delivery, Delivery::PeerReached { .. }) {
+            return;
+        }
         if let Delivery::Message(Message { body: Body::Append { .. }, .. }) = &delivery {
             drop(self.entries_wait.acquire().await);
         }
