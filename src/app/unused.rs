@@ -3,7 +3,7 @@
 
 use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{Config, Peer};
 use crate::raft::{Configuration, NodeId};
 
 use super::start::node_id;
@@ -44,7 +44,8 @@ fn without_effect(config: &Config, membership: &Configuration) -> Vec<(&'static 
             ),
         ));
     }
-    for peer in &config.peers {
+    let overridden = |peer: &Peer| config.peer_overrides.iter().any(|other| other.id == peer.id);
+    for peer in config.peers.iter().filter(|peer| !overridden(peer)) {
         let id = NodeId::new(peer.id.get()).filter(|id| *id != own);
         let in_log = id.and_then(|id| membership.addresses.get(&id));
         if let Some(address) = in_log.filter(|address| **address != peer.addr) {
@@ -53,6 +54,13 @@ fn without_effect(config: &Config, membership: &Configuration) -> Vec<(&'static 
                 "RAFT_PEERS",
                 format!("the log says that node {id} is reached at {address}, and not at {told}"),
             ));
+        }
+    }
+    let is_empty = membership.members().is_empty();
+    for peer in config.peer_overrides.iter().filter(|_| !is_empty) {
+        let id = NodeId::new(peer.id.get());
+        if id.is_some_and(|id| !membership.is_member(id)) {
+            found.push(("RAFT_PEER_OVERRIDES", format!("node {} is no member", peer.id)));
         }
     }
     found
@@ -66,7 +74,7 @@ mod tests {
         NodeId::new(raw).expect("positive")
     }
 
-    fn config(pairs: &[(&str, &str)]) -> Config {
+    fn config_of(pairs: &[(&str, &str)]) -> Config {
         Config::from_pairs(pairs.iter().copied()).unwrap_or_else(|faults| panic!("{faults}"))
     }
 
@@ -77,8 +85,11 @@ mod tests {
 
     #[test]
     fn a_member_replaces_nobody_any_more() {
-        let config =
-            config(&[("RAFT_JOIN", "node1:5001"), ("RAFT_NODE_ID", "4"), ("RAFT_REPLACES", "2")]);
+        let config = config_of(&[
+            ("RAFT_JOIN", "node1:5001"),
+            ("RAFT_NODE_ID", "4"),
+            ("RAFT_REPLACES", "2"),
+        ]);
         let members = |ids: &[u64]| Configuration::of_voters(ids.iter().copied().map(id));
         assert_eq!(variables(&config, &members(&[1, 2, 3, 4])), ["RAFT_REPLACES"]);
         assert_eq!(variables(&config, &members(&[1, 3, 4])), [""; 0], "it has");
@@ -90,11 +101,17 @@ mod tests {
 
     #[test]
     fn addresses_are_those_of_the_log() {
-        let config = config(&[("RAFT_PEERS", "1=node1:5001,2=node2:5001")]);
+        let config = config_of(&[("RAFT_PEERS", "1=node1:5001,2=node2:5001")]);
         let mut membership = Configuration::of_voters([id(1), id(2)]);
         assert_eq!(variables(&config, &membership), [""; 0]);
         membership.addresses.insert(id(1), "node1:6001".to_owned());
         membership.addresses.insert(id(2), "node2:6001".to_owned());
         assert_eq!(variables(&config, &membership), ["RAFT_PEER_ADVERTISE", "RAFT_PEERS"]);
+        membership.addresses.remove(&id(1));
+        let overridden = config_of(&[
+            ("RAFT_PEERS", "1=node1:5001,2=node2:5001"),
+            ("RAFT_PEER_OVERRIDES", "2=node2:7001,9=node9:5001"),
+        ]);
+        assert_eq!(variables(&overridden, &membership), ["RAFT_PEER_OVERRIDES"], "of node 9");
     }
 }
