@@ -116,8 +116,8 @@ impl Connections {
         Poll::Ready(Some(Seat { connections: Arc::clone(self), at, line }))
     }
 
-    /// The system has no descriptor left: closes a quarter of the connections, the idlest, and holds
-    /// no more for a while.
+    /// The system has no descriptor left: closes a quarter of the connections, the idlest, and
+    /// holds no more for a while.
     pub(super) fn exhausted(&self) {
         let mut table = self.lock();
         let surplus = table.taken / 4 + 1;

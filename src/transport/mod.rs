@@ -99,8 +99,8 @@ const HTTP2_FRAME_BYTES: u32 = 1 << 20;
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
 /// Streams reset for the other side's errors before its connection is closed.
 const ERROR_RESETS_MAX: usize = 1024;
-/// Streams reset by the peer before they were taken up: calls that it gave up, which is lawful. Bounds
-/// what such streams hold until the connection's task has read what there was.
+/// Streams reset by the peer before they were taken up: calls that it gave up, which is lawful.
+/// Bounds what such streams hold until the connection's task has read what there was.
 const PENDING_RESETS_MAX: usize = 4096;
 /// Dials, votes and probes are given this many of the longest election time-outs, and no more than
 /// so long.
