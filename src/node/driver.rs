@@ -7,8 +7,8 @@
 //! free ([`applier::Way`]), and on a follower it syncs a small batch itself while the disk is quick
 //! ([`persister::Way`]). Completions come first and peers before clients, so that
 //! load from clients cannot starve consensus. Ticks come after what peers said, and of several that
-//! are due at once only the last counts as silence of the peers: the loop did not run in the others,
-//! and nor did the tasks that read the sockets.
+//! are due at once only the last counts as silence of the peers: the loop did not run in the
+//! others, and nor did the tasks that read the sockets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -155,7 +155,8 @@ impl Script {
         Ok(())
     }
 
-    /// `campaign 1`, `tick 1 [n]`, `late 1 [n]`, `lost 1 2`, `propose 1 a b`, `read 1 [n]`, `transfer 1 [2]`
+    /// `campaign 1`, `tick 1 [n]`, `late 1 [n]`, `lost 1 2`, `propose 1 a b`, `read 1 [n]`,
+    /// `transfer 1 [2]`
     fn input(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Outcome {
         let at = self.member(args)?;
         match name {
