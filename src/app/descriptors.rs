@@ -48,7 +48,8 @@ pub(super) fn raise_limit() {
     let limit = getrlimit(Resource::Nofile).current;
     let shares = Shares::of_process();
     info!(
-        limit = limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
+        // Absent where there is none.
+        limit,
         clients_max = shares.clients,
         peers_max = shares.peers,
         "open files"
