@@ -5,6 +5,7 @@
 //! Most are set where the thing happens. What is read from elsewhere when a scraper asks is said to
 //! be *as of the scrape*.
 
+mod peers;
 mod process;
 mod rpc;
 mod text;
@@ -24,6 +25,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub use peers::{PeerTraffic, Peers};
 pub use rpc::{RpcCall, RpcKind, RpcName, Rpcs};
 pub use text::Format;
 
@@ -118,6 +120,8 @@ pub struct Metrics {
     registry: Registry,
     /// The calls of clients.
     pub rpcs: Arc<Rpcs>,
+    /// The other members; as of the scrape.
+    pub peer_traffic: Arc<Peers>,
     /// 1 while a leader is known.
     pub has_leader: Gauge,
     /// 1 while this member leads.
@@ -196,6 +200,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::default(),
             rpcs: Arc::new(Rpcs::new(rpcs)),
+            peer_traffic: Arc::new(Peers::new(constants.server_id.clone())),
             is_learner: Gauge::default(),
             slow_applies: Counter::default(),
             compact_revision: Gauge::default(),
@@ -226,6 +231,7 @@ impl Metrics {
         metrics.registry.register_collector(Box::new(constants));
         metrics.registry.register_collector(Box::new(process::Process));
         metrics.registry.register_collector(Box::new(Arc::clone(&metrics.rpcs)));
+        metrics.registry.register_collector(Box::new(Arc::clone(&metrics.peer_traffic)));
         metrics
             .clients
             .register(metrics.registry.sub_registry_with_prefix("raft_node_client_connections"));

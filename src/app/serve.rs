@@ -1,8 +1,8 @@
 //! The two threads that serve sockets: consensus with the peer port, and the client port.
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::mpsc as thread_channel;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::metrics::{self, Metrics};
 use crate::node::driver::{Driver, DriverParts};
 use crate::node::{Event, Handle, Ticket, barrier};
 use crate::storage::{Instances, RealDisk, SnapshotStore};
-use crate::transport::Disowned;
+use crate::transport::{Disowned, Transport};
 use crate::{admin, api, transport};
 
 use super::accept::Incoming;
@@ -36,6 +36,8 @@ pub(super) struct Network {
     pub(super) snapshots: SnapshotStore<RealDisk>,
     pub(super) instances: Instances<RealDisk>,
     pub(super) disowning: watch::Sender<Option<Disowned>>,
+    /// Told the transport once there is one, for the metrics.
+    pub(super) made: Arc<OnceLock<Transport>>,
 }
 
 /// The thread of the driver, the transport and the peer port.
@@ -74,7 +76,7 @@ impl Consensus {
         let thread = start_thread("consensus", move || {
             runtime.block_on(async move {
                 let mut server = transport::server_builder(&transport_config);
-                let Network { messages, snapshots, instances, disowning } = network;
+                let Network { messages, snapshots, instances, disowning, made } = network;
                 let directory = handle.directory();
                 let (transport, raft) = transport::start(
                     transport_config,
@@ -90,6 +92,8 @@ impl Consensus {
                     SnapshotFiles::new(snapshots),
                     Arc::new(|_name, work| tokio::spawn(work).abort_handle()),
                 );
+                // Set once, here.
+                let _ = made.set(transport.clone());
                 let routes = api::peer_routes(handle, Routes::new(raft));
                 let serving = tokio::spawn(async move {
                     if let Err(error) =
@@ -132,6 +136,7 @@ impl Clients {
         listener: TcpListener,
         handle: &Handle,
         metrics: &Arc<Metrics>,
+        transport: Arc<OnceLock<Transport>>,
     ) -> Result<Self, StartError> {
         let runtime = runtime(clients_runtime())?;
         let connections =
@@ -150,7 +155,8 @@ impl Clients {
         let (barriers, asked) = mpsc::channel(REQUESTS_MAX);
         runtime.spawn(barrier::share(asked, handle.requests()));
         let handle = handle.clone().sharing_barriers(barriers);
-        let http = admin::router(handle.clone(), versions, scrape(handle.clone(), metrics));
+        let scrape = scrape(handle.clone(), metrics, transport);
+        let http = admin::router(handle.clone(), versions, scrape);
         let (work, to_do) = thread_channel::sync_channel::<api::Work>(RESPONSE_WORK_MAX);
         // Ends with the services, which hold the other end.
         start_thread("responses", move || {
@@ -194,10 +200,21 @@ impl Clients {
     }
 }
 
+fn traffic(peer: transport::PeerCounts) -> metrics::PeerTraffic {
+    metrics::PeerTraffic {
+        id: format!("{:x}", peer.id.get()),
+        connected: peer.connected,
+        losses: peer.losses,
+        sent_bytes: peer.sent_bytes,
+        send_failures: peer.send_failures,
+    }
+}
+
 /// Renders the metrics, those that are kept elsewhere as they are now.
 fn scrape(
     handle: Handle,
     metrics: &Arc<Metrics>,
+    transport: Arc<OnceLock<Transport>>,
 ) -> impl Fn(metrics::Format) -> String + Send + Sync + 'static {
     let metrics = Arc::clone(metrics);
     move |format| {
@@ -205,6 +222,8 @@ fn scrape(
             handle.with_store(|store| (store.compacted_revision(), store.keys()));
         metrics.compact_revision.set(compacted);
         metrics.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+        let peers = transport.get().map(Transport::peer_counters).unwrap_or_default();
+        metrics.peer_traffic.set(peers.into_iter().map(traffic).collect());
         metrics.render(format)
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc as thread_channel;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -209,9 +209,11 @@ impl Node {
             metrics: Arc::clone(&metrics),
             confirm_ticks,
         };
-        let network = Network { messages, snapshots: recovered.snapshots, instances, disowning };
+        let made = Arc::new(OnceLock::new());
+        let (snapshots, told) = (recovered.snapshots, Arc::clone(&made));
+        let network = Network { messages, snapshots, instances, disowning, made: told };
         let consensus = Consensus::start(config, listeners.peers, &handle, network, driver)?;
-        let clients = Clients::start(config, listeners.clients, &handle, &metrics)?;
+        let clients = Clients::start(config, listeners.clients, &handle, &metrics, made)?;
         Ok(Self { handle, disowned, metrics, clients, consensus, workers })
     }
 

@@ -18,7 +18,7 @@ use super::frame::{self, Call, Frame};
 use super::log::Log;
 use super::queue::{Dropped, Slot};
 use super::route::{Dialled, Kind, Stream, Way};
-use super::{Config, Counts};
+use super::{Config, Counts, PeerCounts};
 use crate::proto::raft as wire;
 use crate::raft::message::Message;
 use crate::raft::types::{NodeId, Term};
@@ -89,6 +89,12 @@ impl Hub {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// What went to each peer that is dialled.
+    pub fn peer_counts(&self) -> Vec<PeerCounts> {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.values().filter(|peer| peer.addr().is_some()).map(|peer| peer.counts()).collect()
+    }
+
     /// The address of a frame from this member to `to`.
     pub fn route(&self, to: NodeId) -> wire::Route {
         frame::route(self.config.cluster, self.config.me, to)
@@ -137,7 +143,14 @@ impl Hub {
             return;
         }
         let sent = match self.peer(to) {
-            Some(peer) => peer.send(self.config.cluster, message, size),
+            Some(peer) => {
+                let sent = peer.send(self.config.cluster, message, size);
+                match sent {
+                    Ok(()) => peer.traffic.sent_bytes.add_many(size as u64),
+                    Err(Dropped::Closed | Dropped::Full) => peer.traffic.send_failures.add(),
+                }
+                sent
+            }
             None => Err(Dropped::Closed),
         };
         match sent {
@@ -211,6 +224,15 @@ pub struct Peer {
     armed: AtomicBool,
     removed: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
+    traffic: Traffic,
+}
+
+/// What went to one peer.
+#[derive(Debug, Default)]
+struct Traffic {
+    sent_bytes: Counter,
+    send_failures: Counter,
+    losses: Counter,
 }
 
 /// The ends of a peer's queues that its lanes hold.
@@ -256,6 +278,18 @@ impl Peer {
             armed: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             tasks: Mutex::default(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// What went to it so far.
+    pub fn counts(&self) -> PeerCounts {
+        PeerCounts {
+            id: self.id,
+            connected: self.is_connected(),
+            sent_bytes: self.traffic.sent_bytes.get(),
+            send_failures: self.traffic.send_failures.get(),
+            losses: self.traffic.losses.get(),
         }
     }
 
@@ -409,6 +443,7 @@ impl Peer {
     /// All control connections broke, whether or not that was noticed here.
     pub fn gone(&self) {
         if self.armed.swap(false, Ordering::AcqRel) {
+            self.traffic.losses.add();
             self.lost.notify_one();
         }
     }
@@ -476,6 +511,10 @@ impl Counter {
     /// One more.
     pub fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn add_many(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {

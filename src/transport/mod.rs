@@ -318,6 +318,21 @@ pub struct Counts {
     pub snapshots_received: u64,
 }
 
+/// What went to one peer since it became one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerCounts {
+    /// Which it is.
+    pub id: NodeId,
+    /// Whether this member's control connection to it stands.
+    pub connected: bool,
+    /// Bytes of the messages handed to a stream, without frames.
+    pub sent_bytes: u64,
+    /// Messages dropped, for whatever reason.
+    pub send_failures: u64,
+    /// Breakages reported.
+    pub losses: u64,
+}
+
 /// Makes a peer of a guest: it is dialled at this address from now on.
 type StartLanes = Arc<dyn Fn(&Arc<Peer>, String) + Send + Sync>;
 
@@ -413,6 +428,11 @@ impl Transport {
     /// What happened so far.
     pub fn counters(&self) -> Counts {
         self.hub.counters.read()
+    }
+
+    /// What went to each peer so far.
+    pub fn peer_counters(&self) -> Vec<PeerCounts> {
+        self.hub.peer_counts()
     }
 
     /// Ends all lanes and streams: the peers notice at once, and the peer port can drain.

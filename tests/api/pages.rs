@@ -112,6 +112,36 @@ async fn metrics_are_in_the_format_that_is_announced() {
     assert!(open.body.contains("\n# TYPE grpc_server_started counter\n"), "{}", open.body);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_tell_which_peers_are_reached() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let lead = cluster.settled().await;
+    let [away, other] = cluster.others(lead.id)[..] else { panic!("three members") };
+    let addr = cluster.member(lead.id).client_addr.clone();
+    let told = async |lines: &[String]| {
+        eventually("the metrics to tell of the peers", async || {
+            let text = get(&addr, "/metrics").await.body;
+            let missing = lines.iter().find(|line| !text.contains(line.as_str()));
+            missing.map_or(Ok(()), |line| Err(format!("{line} is not in {text}")))
+        })
+        .await;
+    };
+    let active = |peer: u64, reached: u8| {
+        let own = lead.id;
+        format!("etcd_network_active_peers{{Local=\"{own}\",Remote=\"{peer}\"}} {reached}\n")
+    };
+    told(&[active(away, 1), active(other, 1)]).await;
+    cluster.kill(away);
+    let lost = format!("Remote=\"{away}\"}} 1\n");
+    told(&[active(away, 0), active(other, 1), lost]).await;
+    let text = get(&addr, "/metrics").await.body;
+    let failures = format!("etcd_network_peer_sent_failures_total{{To=\"{away}\"}} ");
+    let failures = text.lines().find_map(|line| line.strip_prefix(&failures));
+    let failures: u64 = failures.and_then(|count| count.parse().ok()).expect("a count");
+    assert!(failures > 0, "it is still spoken to, in vain");
+    checked_by_promtool(&text);
+}
+
 /// What Prometheus itself says of the text, where its tool is installed.
 fn checked_by_promtool(text: &str) {
     use std::io::Write as _;
