@@ -34,6 +34,7 @@ mod descriptors;
 pub mod exit;
 pub mod log;
 mod origin;
+mod publish;
 mod round_trips;
 mod serve;
 mod start;

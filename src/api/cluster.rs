@@ -46,7 +46,7 @@ impl ClusterService {
 
     /// Changes the membership for a request that may be refused in etcd's words.
     async fn change(&self, change: Change) -> Result<(), Failure> {
-        let outcome = self.context.handle.change_membership(vec![change.clone()]).await;
+        let outcome = membership::change_in_turn(&self.context.handle, change.clone()).await;
         match (outcome, &change) {
             (Err(RequestError::Change(ChangeError::Exists)), Change::Relocate { .. }) => {
                 Err(Failure::PeerUrlsExist)
@@ -181,7 +181,7 @@ fn too_few_started(
             voters.insert(*id);
             promoted = Some(*id);
         }
-        Change::Add { .. } | Change::Relocate { .. } => {}
+        Change::Add { .. } | Change::Relocate { .. } | Change::Publish { .. } => {}
     }
     // One that is to be promoted has answered the leader.
     let is_there = |id: &&NodeId| promoted == Some(**id) || is_started(**id);

@@ -6,6 +6,8 @@
 //! that member, and moving a healthy member to a newcomer's address would cut it off. Operators
 //! move members by `member update`.
 
+use std::time::{Duration, Instant};
+
 use tonic::{Request, Response, Status};
 
 use crate::node::{Handle, RequestError};
@@ -20,6 +22,10 @@ const ADDR_BYTES_MAX: usize = 260;
 
 /// Two who ask for the same at once: the second finds it done.
 const TRIES: usize = 2;
+
+/// How long a change waits for its turn, and how often it looks.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+const TURN_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a registration came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +79,26 @@ pub(super) async fn register(
         let config = handle.directory().configuration();
         let replaces = replaces.filter(|replaced| !config.was_removed(*replaced));
         let change = Change::Add { id, address, aim: Aim::Voter { replaces } };
-        match handle.change_membership(vec![change]).await {
+        match change_in_turn(handle, change).await {
             Err(RequestError::Change(ChangeError::Exists)) if tries < TRIES => {}
             Err(error) => return Err(error.into()),
             Ok(()) => return Ok(Registered::Added),
+        }
+    }
+}
+
+/// Changes the membership, after a change that is under way or that a new leader has to settle
+/// first: neither is for who asks to know, and members that start publish what they are called.
+pub(super) async fn change_in_turn(handle: &Handle, change: Change) -> Result<(), RequestError> {
+    let asked = Instant::now();
+    loop {
+        match handle.change_membership(vec![change.clone()]).await {
+            Err(RequestError::Change(ChangeError::UnderWay | ChangeError::Unsettled))
+                if asked.elapsed() < TURN_TIMEOUT =>
+            {
+                tokio::time::sleep(TURN_LOOK_INTERVAL).await;
+            }
+            outcome => return outcome,
         }
     }
 }

@@ -26,6 +26,7 @@ use super::advice::Advice;
 use super::bridge::{DriverInbox, SnapshotFiles, TransportOutbox};
 use super::connections::Connections;
 use super::descriptors::Shares;
+use super::publish;
 use super::round_trips::RoundTrips;
 use super::start::{StartError, start_thread};
 use super::{REQUESTS_MAX, RESPONSE_WORK_MAX};
@@ -154,6 +155,7 @@ impl Clients {
         };
         let (barriers, asked) = mpsc::channel(REQUESTS_MAX);
         runtime.spawn(barrier::share(asked, handle.requests()));
+        runtime.spawn(publish::publish(handle.clone(), publish::attributes(config)));
         let handle = handle.clone().sharing_barriers(barriers);
         let scrape = scrape(handle.clone(), metrics, transport);
         let http = admin::router(handle.clone(), versions, scrape);

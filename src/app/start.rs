@@ -410,7 +410,7 @@ fn members(config: &Config, origin: &Origin) -> Vec<Member> {
     };
     let others = origin.peers.iter().filter(|(id, _)| *id != own.id).map(|(id, addr)| Member {
         id: *id,
-        name: format!("node{id}"),
+        name: String::new(),
         peer_addr: addr.clone(),
         client_addrs: Vec::new(),
         learner: false,

@@ -26,7 +26,7 @@ use super::event::{Effect, Event, PeerTable};
 use super::handle::Ticket;
 use super::persister;
 use super::replica::Replica;
-use super::report::{self, Reporter};
+use super::report::Reporter;
 use super::status::Status;
 use super::timeouts::TimeoutReport;
 
@@ -216,7 +216,7 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
             Effect::ReadReady(tickets) => tickets.into_iter().for_each(barrier_passed),
             Effect::TransferDone(ticket) | Effect::ChangeDone(ticket) => barrier_passed(ticket),
             Effect::Peers(table) => {
-                report::membership(&table.configuration);
+                self.reporter.membership(&table.configuration);
                 self.outbox.set_peers(table);
             }
             Effect::Removed => {

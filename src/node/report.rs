@@ -5,6 +5,7 @@
 //! else. Every line states the term before and the term after, since a line with one of the two
 //! reads as if two members led in one term. What can repeat quickly is limited.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
@@ -43,6 +44,7 @@ pub struct Reporter {
     cause: Option<String>,
     leaderless_since: Option<Instant>,
     warned: Option<Instant>,
+    membership: Option<Configuration>,
 }
 
 impl Reporter {
@@ -54,7 +56,24 @@ impl Reporter {
             cause: None,
             leaderless_since: Some(now),
             warned: None,
+            membership: None,
         }
+    }
+
+    /// Logs the membership in force, unless all that is new in it is what members say of themselves.
+    pub fn membership(&mut self, config: &Configuration) {
+        let attributes = BTreeMap::new();
+        let config = Configuration { attributes, request: None, ..config.clone() };
+        if self.membership.as_ref() == Some(&config) {
+            return;
+        }
+        info!(
+            voters = ids(&config.voters),
+            outgoing = ids(&config.outgoing),
+            learners = ids(&config.learners),
+            "membership"
+        );
+        self.membership = Some(config);
     }
 
     /// Something happened in an election of `term`.
@@ -190,16 +209,6 @@ impl Reporter {
             );
         }
     }
-}
-
-/// Logs the membership in force.
-pub fn membership(config: &Configuration) {
-    info!(
-        voters = ids(&config.voters),
-        outgoing = ids(&config.outgoing),
-        learners = ids(&config.learners),
-        "membership"
-    );
 }
 
 /// A count that is worth a field.

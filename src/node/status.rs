@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::raft::{Configuration, Index, NodeId, Role, Term};
+use crate::raft::{Attributes, Configuration, Index, NodeId, Role, Term};
 
 /// A member of the cluster, as clients and operators know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,10 @@ impl Members {
             if let Some(address) = config.addresses.get(&id) {
                 member.peer_addr.clone_from(address);
             }
+            if let Some(Attributes { name, client_addr }) = config.attributes.get(&id) {
+                member.name.clone_from(name);
+                member.client_addrs = vec![client_addr.clone()];
+            }
             member.learner = !config.is_voter(id);
             next.push(member);
         }
@@ -82,9 +86,13 @@ impl Members {
         directory.configuration = config.clone();
     }
 
-    /// A member says how it is called and where clients reach it. Nobody else is believed.
+    /// A member says how it is called and where clients reach it. It counts until the log says so,
+    /// which all members agree on. Nobody else is believed.
     pub fn introduce(&self, id: NodeId, name: String, client_addr: String) {
         let mut directory = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if directory.configuration.attributes.contains_key(&id) {
+            return;
+        }
         if let Some(member) = directory.members.iter_mut().find(|member| member.id == id) {
             member.name = name;
             member.client_addrs = vec![client_addr];
@@ -163,13 +171,18 @@ mod tests {
             (list[1].peer_addr.as_str(), &*list[1].client_addrs[0]),
             ("two:5001", "two:2379")
         );
+        let said = Attributes { name: "zwei".to_owned(), client_addr: "zwei:2379".to_owned() };
+        config.attributes.insert(id(2), said);
         config.addresses.insert(id(2), "elsewhere:5001".to_owned());
         config.removed.insert(id(1));
         config.voters = [id(2)].into();
         config.learners.clear();
         members.set(&config);
         let list = members.list();
-        assert_eq!((list.len(), list[0].name.as_str(), list[0].learner), (1, "two", false));
+        assert_eq!((list.len(), list[0].name.as_str(), list[0].learner), (1, "zwei", false));
+        assert_eq!(list[0].client_addrs, ["zwei:2379"]);
+        members.introduce(id(2), "two".to_owned(), "two:2379".to_owned());
+        assert_eq!(members.list()[0].name, "zwei", "all members say what the log says");
         assert_eq!(list[0].peer_addr, "elsewhere:5001");
     }
 

@@ -180,6 +180,7 @@ impl<'a> Words<'a> {
             removed_upto,
             // Decide nothing while no reached addresses are reported.
             addresses: _,
+            attributes: _,
             request,
         } = config;
         self.set(voters);
@@ -345,6 +346,10 @@ impl<'a> Words<'a> {
             }
             Change::Relocate { id, address: _ } => {
                 self.number(4);
+                self.member(*id);
+            }
+            Change::Publish { id, attributes: _ } => {
+                self.number(5);
                 self.member(*id);
             }
         }

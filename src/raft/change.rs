@@ -10,7 +10,7 @@
 
 use thiserror::Error;
 
-use super::types::{Configuration, NodeId};
+use super::types::{Attributes, Configuration, NodeId};
 use crate::proof::{self, Mutant};
 
 /// Most members of a cluster, learners included. Every one costs the leader a stream.
@@ -25,6 +25,9 @@ pub const REMOVED_MAX: usize = 256;
 
 /// Longest address in bytes: a DNS name, a colon and a port.
 pub const ADDRESS_BYTES_MAX: usize = 260;
+
+/// Longest name, or address for clients, that a member may say of itself, in bytes.
+pub const ATTRIBUTE_BYTES_MAX: usize = 512;
 
 /// One change of who takes part.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +52,23 @@ pub enum Change {
         /// Where the others reach it from now on.
         address: String,
     },
+    /// A member says how it is called, and where its clients reach it.
+    Publish {
+        /// The member.
+        id: NodeId,
+        /// What it says.
+        attributes: Attributes,
+    },
+}
+
+impl Change {
+    /// Whether it only tells something, and changes neither who takes part nor where.
+    pub(super) fn only_tells(&self) -> bool {
+        match self {
+            Self::Publish { .. } => true,
+            Self::Add { .. } | Self::Promote(_) | Self::Remove(_) | Self::Relocate { .. } => false,
+        }
+    }
 }
 
 /// What a new member is to become.
@@ -127,6 +147,13 @@ impl Configuration {
                 self.addresses.insert(*id, address.clone());
                 Ok(())
             }
+            Change::Publish { id, attributes } => {
+                if !self.is_member(*id) {
+                    return Err(ChangeError::Unknown);
+                }
+                self.attributes.insert(*id, attributes.clone());
+                Ok(())
+            }
         }
     }
 
@@ -175,6 +202,7 @@ impl Configuration {
         self.learners.remove(&id);
         self.promoting.remove(&id);
         self.addresses.remove(&id);
+        self.attributes.remove(&id);
         self.removed.insert(id);
         while self.removed.len() > REMOVED_MAX {
             let lowest = self.removed.pop_first().expect("more than the most");
@@ -252,6 +280,20 @@ mod tests {
         let gone = learning.changed(&[Change::Remove(id(1))]).expect("a member");
         let target = gone.changed(&[Change::Promote(id(4))]).expect("removed meanwhile");
         assert_eq!(target.voters, [2, 3, 4].map(id).into());
+    }
+
+    #[test]
+    fn what_a_member_says_of_itself_goes_when_it_goes_and_changes_nothing_else() {
+        let attributes = Attributes { name: "two".to_owned(), client_addr: "two:2379".to_owned() };
+        let says = |raw| Change::Publish { id: id(raw), attributes: attributes.clone() };
+        let told = three().changed(&[says(2)]).expect("a member");
+        assert_eq!(told.attributes, [(id(2), attributes.clone())].into());
+        assert_eq!(Configuration { attributes: [].into(), ..told.clone() }, three());
+        assert_eq!(three().towards(told.clone()), told, "no quorum changes");
+        assert_eq!(told.changed(&[says(2)]), Err(ChangeError::Nothing));
+        assert_eq!(told.changed(&[says(4)]), Err(ChangeError::Unknown));
+        let gone = told.changed(&[Change::Remove(id(2))]).expect("a member");
+        assert!(gone.attributes.is_empty());
     }
 
     #[test]

@@ -9,12 +9,14 @@
 
 use crate::proof::{self, Mark, Mutant};
 
-use super::change::{ADDRESS_BYTES_MAX, CHANGES_MAX, Change};
+use super::change::{ADDRESS_BYTES_MAX, ATTRIBUTE_BYTES_MAX, CHANGES_MAX, Change};
 use super::election::VoteRequest;
 use super::message::{Body, Message, Refusal};
 use super::node::{RaftNode, RoleState};
 use super::notice::Notice;
-use super::types::{Entry, EntryId, Index, NodeId, Payload, Proposal, SnapshotMeta, Term};
+use super::types::{
+    Attributes, Entry, EntryId, Index, NodeId, Payload, Proposal, SnapshotMeta, Term,
+};
 
 /// No honest cluster gets near it: at a million elections a second, in 100 000 years.
 const NUMBER_MAX: u64 = 1 << 62;
@@ -252,6 +254,9 @@ fn is_decent(change: &Change) -> bool {
     match change {
         Change::Add { address, .. } | Change::Relocate { address, .. } => {
             !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX
+        }
+        Change::Publish { attributes: Attributes { name, client_addr }, .. } => {
+            name.len() <= ATTRIBUTE_BYTES_MAX && client_addr.len() <= ATTRIBUTE_BYTES_MAX
         }
         Change::Promote(_) | Change::Remove(_) => true,
     }

@@ -121,7 +121,8 @@ pub mod canonical;
 mod testing;
 
 pub use change::{
-    ADDRESS_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError, MEMBERS_MAX, REMOVED_MAX,
+    ADDRESS_BYTES_MAX, ATTRIBUTE_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError, MEMBERS_MAX,
+    REMOVED_MAX,
 };
 pub use config::{Config, Restored};
 pub use message::{Body, Message, Refusal};
@@ -132,6 +133,6 @@ pub use snapshot::LogRoom;
 pub use status::{PeerState, PeerStatus, Status};
 pub use transfer::TransferError;
 pub use types::{
-    Configuration, Entry, EntryId, HardState, Index, NodeId, Payload, PersistSeq, Proposal,
-    RequestId, SnapshotMeta, Term,
+    Attributes, Configuration, Entry, EntryId, HardState, Index, NodeId, Payload, PersistSeq,
+    Proposal, RequestId, SnapshotMeta, Term,
 };

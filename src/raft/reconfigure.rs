@@ -85,7 +85,10 @@ impl RaftNode {
         if self.log.term_at(self.log.committed()) != Some(self.term) {
             return Err(ChangeError::Unsettled);
         }
-        let present = self.with_addresses();
+        // What a member says of itself is not the occasion to fix where all are reached: until the
+        // membership changes, their operators may still say so.
+        let tells = changes.iter().all(Change::only_tells);
+        let present = if tells { self.membership.current().clone() } else { self.with_addresses() };
         let target = Configuration { request, ..present.changed(changes)? };
         self.check_feasible(&present, &target)?;
         let next = present.towards(target);

@@ -156,6 +156,15 @@ pub struct HardState {
     pub commit: Index,
 }
 
+/// What a member says of itself, for people and clients. Decides nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Attributes {
+    /// How it is called.
+    pub name: String,
+    /// Where clients reach it, `host:port`.
+    pub client_addr: String,
+}
+
 /// Who takes part (§6, thesis chapter 4). In force as soon as it stands in the log.
 ///
 /// During a joint change both `voters` and `outgoing` must agree; otherwise `outgoing` is empty.
@@ -178,6 +187,8 @@ pub struct Configuration {
     /// Where each member is reached, the outgoing half included. Without an entry: where its
     /// operator said at first.
     pub addresses: BTreeMap<NodeId, String>,
+    /// What each member said of itself. Without an entry it has said nothing yet.
+    pub attributes: BTreeMap<NodeId, Attributes>,
     /// Who asked for it, if somebody did.
     pub request: Option<RequestId>,
 }
@@ -193,7 +204,9 @@ impl Configuration {
         let sets = [&self.voters, &self.outgoing, &self.learners, &self.removed];
         let ids: usize = sets.iter().map(|set| set.len() * 8).sum();
         let addresses: usize = self.addresses.values().map(|address| address.len() + 8).sum();
-        ids + self.promoting.len() * 16 + addresses
+        let said = |one: &Attributes| one.name.len() + one.client_addr.len() + 8;
+        let attributes: usize = self.attributes.values().map(said).sum();
+        ids + self.promoting.len() * 16 + addresses + attributes
     }
 
     /// Everyone, once, in order of id.

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::raft::types::{
-    Configuration, Entry, EntryId, HardState, Index, NodeId, Payload, Proposal, RequestId,
-    SnapshotMeta, Term,
+    Attributes, Configuration, Entry, EntryId, HardState, Index, NodeId, Payload, Proposal,
+    RequestId, SnapshotMeta, Term,
 };
 
 use super::identity::Identity;
@@ -133,10 +133,11 @@ fn put_config(out: &mut Vec<u8>, config: &Configuration) {
         removed,
         removed_upto,
         addresses,
+        attributes,
         request,
     } = config;
     let plain = promoting.is_empty() && removed.is_empty() && addresses.is_empty();
-    let plain = plain && *removed_upto == 0 && request.is_none();
+    let plain = plain && *removed_upto == 0 && attributes.is_empty() && request.is_none();
     if !plain {
         out.extend_from_slice(&FULL_CONFIG.to_le_bytes());
     }
@@ -156,8 +157,13 @@ fn put_config(out: &mut Vec<u8>, config: &Configuration) {
     put_count(out, addresses.len());
     for (id, address) in addresses {
         put_u64(out, id.get());
-        put_count(out, address.len());
-        out.extend_from_slice(address.as_bytes());
+        put_text(out, address);
+    }
+    put_count(out, attributes.len());
+    for (id, Attributes { name, client_addr }) in attributes {
+        put_u64(out, id.get());
+        put_text(out, name);
+        put_text(out, client_addr);
     }
     put_u64(out, request.map_or(0, |request| request.origin.get()));
     put_u64(out, request.map_or(0, |request| request.sequence));
@@ -168,6 +174,11 @@ fn put_ids(out: &mut Vec<u8>, ids: &BTreeSet<NodeId>) {
     for id in ids {
         put_u64(out, id.get());
     }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_count(out, text.len());
+    out.extend_from_slice(text.as_bytes());
 }
 
 fn put_count(out: &mut Vec<u8>, count: usize) {
@@ -284,6 +295,13 @@ impl RecordReader {
                 return Err("a configuration names a member twice");
             }
         }
+        for _ in 0..self.count()? {
+            let id = self.node_id()?;
+            let attributes = Attributes { name: self.text()?, client_addr: self.text()? };
+            if config.attributes.insert(id, attributes).is_some() {
+                return Err("a configuration names a member twice");
+            }
+        }
         let (origin, sequence) = (NodeId::new(self.u64()?), self.u64()?);
         config.request = origin.map(|origin| RequestId { origin, sequence });
         Ok(config)
@@ -297,7 +315,7 @@ impl RecordReader {
         let length = usize::from(self.count()?);
         let end = self.at + length;
         let bytes = self.body.get(self.at..end).ok_or("a record ends early")?;
-        let text = std::str::from_utf8(bytes).map_err(|_| "an address is no text")?;
+        let text = std::str::from_utf8(bytes).map_err(|_| "a name or address is no text")?;
         let text = text.to_owned();
         self.at = end;
         Ok(text)

@@ -17,9 +17,12 @@ use super::{Disowned, Introduction, instance};
 use crate::proto::raft as wire;
 use crate::raft::message::{Body, Message, Refusal};
 use crate::raft::types::{
-    Configuration, Entry, EntryId, Index, NodeId, Payload, Proposal, RequestId, SnapshotMeta, Term,
+    Attributes, Configuration, Entry, EntryId, Index, NodeId, Payload, Proposal, RequestId,
+    SnapshotMeta, Term,
 };
-use crate::raft::{ADDRESS_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError, REMOVED_MAX};
+use crate::raft::{
+    ADDRESS_BYTES_MAX, ATTRIBUTE_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError, REMOVED_MAX,
+};
 
 /// The highest term and index let in: half the range, so that counting on never overflows.
 pub const NUMBER_MAX: u64 = u64::MAX / 2;
@@ -437,6 +440,7 @@ fn config(frame: &wire::Configuration) -> Result<Configuration, Error> {
         removed: removed.collect::<Result<_, Error>>()?,
         removed_upto: frame.removed_upto,
         addresses: addresses.collect::<Result<_, Error>>()?,
+        attributes: frame.attributes.iter().map(attributes).collect::<Result<_, Error>>()?,
         request: frame.request.map(|id| request_id(Some(id))).transpose()?,
     })
 }
@@ -453,7 +457,20 @@ fn change_in(frame: wire::Change) -> Result<Change, Error> {
         wire::change::Change::Relocate(to) => {
             Change::Relocate { id: node_id("member", to.id)?, address: address(to.address)? }
         }
+        wire::change::Change::Publish(said) => {
+            let (id, attributes) = attributes(&said)?;
+            Change::Publish { id, attributes }
+        }
     })
+}
+
+fn attributes(frame: &wire::Attributes) -> Result<(NodeId, Attributes), Error> {
+    let id = node_id("member that says something", frame.id)?;
+    for text in [&frame.name, &frame.client_address] {
+        bounded("bytes of a name or address", text.len(), ATTRIBUTE_BYTES_MAX)?;
+    }
+    let (name, client_addr) = (frame.name.clone(), frame.client_address.clone());
+    Ok((id, Attributes { name, client_addr }))
 }
 
 fn address(raw: String) -> Result<String, Error> {

@@ -10,7 +10,8 @@ use super::codec::Lane;
 use crate::proto::raft as wire;
 use crate::raft::message::{Body, Message, Refusal};
 use crate::raft::types::{
-    Configuration, Entry, EntryId, Index, NodeId, Payload, Proposal, RequestId, SnapshotMeta, Term,
+    Attributes, Configuration, Entry, EntryId, Index, NodeId, Payload, Proposal, RequestId,
+    SnapshotMeta, Term,
 };
 use crate::raft::{ADDRESS_BYTES_MAX, Aim, Change, ChangeError};
 
@@ -276,6 +277,9 @@ fn change_out(change: Change) -> wire::Change {
         Change::Relocate { id, address } => {
             wire::change::Change::Relocate(wire::Address { id: id.get(), address })
         }
+        Change::Publish { id, attributes } => {
+            wire::change::Change::Publish(attributes_out((&id, &attributes)))
+        }
     };
     wire::Change { change: Some(change) }
 }
@@ -310,6 +314,11 @@ fn proposal_out(proposal: Proposal) -> wire::Proposal {
     wire::Proposal { id: Some(request_id_out(proposal.id)), data: proposal.data }
 }
 
+fn attributes_out((id, said): (&NodeId, &Attributes)) -> wire::Attributes {
+    let (name, client_address) = (said.name.clone(), said.client_addr.clone());
+    wire::Attributes { id: id.get(), name, client_address }
+}
+
 fn config_out(config: &Configuration) -> wire::Configuration {
     let raw = |ids: &BTreeSet<NodeId>| ids.iter().map(|id| id.get()).collect();
     let promotion = |(id, replaces): (&NodeId, &Option<NodeId>)| wire::Promotion {
@@ -328,6 +337,7 @@ fn config_out(config: &Configuration) -> wire::Configuration {
         removed: raw(&config.removed),
         removed_upto: config.removed_upto,
         addresses: config.addresses.iter().map(address).collect(),
+        attributes: config.attributes.iter().map(attributes_out).collect(),
         request: config.request.map(request_id_out),
     }
 }

@@ -24,6 +24,53 @@ async fn status_tells_what_etcdctl_shows() {
     assert_eq!((header.member_id, header.revision), (1, 2));
 }
 
+/// What a member says of itself is in the log: the others know it of one that is down, and after
+/// they were started again without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_down_is_listed_with_its_name_and_urls() {
+    let mut cluster = Cluster::start(Options::default()).await;
+    let lead = cluster.settled().await;
+    let urls: Vec<String> = cluster
+        .ids()
+        .iter()
+        .map(|id| format!("http://{}", cluster.member(*id).client_addr))
+        .collect();
+    let listed = async |cluster: &Cluster, by: u64| {
+        let client = cluster.client(by).clone();
+        within(PATIENCE, "all members to be listed as they are called", async || {
+            let request = pb::MemberListRequest { linearizable: true };
+            let list = client.timely(client.members().member_list(request)).await;
+            let members = list.map_err(|status| status.to_string())?.members;
+            let said: Vec<(String, Vec<String>)> =
+                members.into_iter().map(|one| (one.name, one.client_ur_ls)).collect();
+            let expected: Vec<(String, Vec<String>)> =
+                (1..=3).map(|id| (format!("node{id}"), vec![urls[id - 1].clone()])).collect();
+            if said == expected { Ok(()) } else { Err(format!("{said:?}")) }
+        })
+        .await;
+    };
+    listed(&cluster, lead.id).await;
+    // Until then they may be known from the introductions of connections alone.
+    for id in cluster.ids() {
+        within(PATIENCE, "each to have it in the log", async || {
+            let log = cluster.member(id).log();
+            if log.contains("published") { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+    let others = cluster.others(lead.id);
+    for id in cluster.ids() {
+        cluster.stop(id).await;
+    }
+    for id in &others {
+        cluster.restart(*id);
+    }
+    cluster.settled_among(&others).await;
+    for id in others {
+        listed(&cluster, id).await;
+    }
+}
+
 /// Data past the quota is refused, and what frees room is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_quota_refuses_writes_and_nothing_else() {

@@ -49,6 +49,7 @@ pub struct Server {
 
 /// What can happen to one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "made and used one at a time")]
 pub enum Input {
     Message(Message),
     Timeout,

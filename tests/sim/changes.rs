@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use raft_node::node::{Event, PeerTable, RequestError};
-use raft_node::raft::{Aim, Body, Change, Configuration, Message, NodeId};
+use raft_node::raft::{Aim, Attributes, Body, Change, Configuration, Message, NodeId};
 
 use crate::clients::What;
 use crate::faults::Wish;
@@ -80,7 +80,11 @@ impl World {
         let members: Vec<NodeId> = standing.members().into_iter().collect();
         let learners: Vec<NodeId> = standing.learners.iter().copied().collect();
         let waiting = self.waiting();
-        let moves = vec![relocation(of(&members, one), other)];
+        let moves = vec![if other % 3 == 0 {
+            publication(of(&members, one), other)
+        } else {
+            relocation(of(&members, one), other)
+        }];
         let few = standing.voters.len() <= self.plan.voters_min;
         match wish {
             Wish::Nonsense => nonsense(standing, one, other),
@@ -151,7 +155,7 @@ impl World {
                 Change::Remove(id) => {
                     voters.remove(id);
                 }
-                Change::Add { .. } | Change::Relocate { .. } => {}
+                Change::Add { .. } | Change::Relocate { .. } | Change::Publish { .. } => {}
             }
         }
         self.is_calm() && !voters.is_empty() && self.has_good_quorum(&voters, None)
@@ -252,7 +256,10 @@ impl World {
         let moved_again = |id: NodeId| {
             let moves = |change: &&Change| match change {
                 Change::Relocate { id: moved, .. } => *moved == id,
-                Change::Add { .. } | Change::Promote(_) | Change::Remove(_) => false,
+                Change::Add { .. }
+                | Change::Promote(_)
+                | Change::Remove(_)
+                | Change::Publish { .. } => false,
             };
             self.asked.iter().flat_map(|asked| &asked.changes).filter(moves).count() > 1
         };
@@ -266,6 +273,9 @@ impl World {
                     !standing.voters.contains(id)
                         && !standing.learners.contains(id)
                         && standing.removed.contains(id)
+                }
+                Change::Publish { id, .. } => {
+                    standing.attributes.contains_key(id) || standing.removed.contains(id)
                 }
                 Change::Relocate { id, address } => {
                     found(*id, standing.addresses.get(id)) == *address
@@ -435,6 +445,11 @@ fn joining(waiting: &[NodeId], which: usize, aim: Aim) -> Change {
 
 fn relocation(id: NodeId, which: usize) -> Change {
     Change::Relocate { id, address: address(World::place(id), which % ADDRESSES) }
+}
+
+fn publication(id: NodeId, which: usize) -> Change {
+    let (name, client_addr) = (format!("name{which}"), address(World::place(id), 0));
+    Change::Publish { id, attributes: Attributes { name, client_addr } }
 }
 
 /// What must be refused, or does nothing.

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::raft::types::{
-    Configuration, Entry, EntryId, HardState, Index, NodeId, Payload, Proposal, RequestId,
-    SnapshotMeta, Term,
+    Attributes, Configuration, Entry, EntryId, HardState, Index, NodeId, Payload, Proposal,
+    RequestId, SnapshotMeta, Term,
 };
 use crate::storage::{
     DataDir, Disk, Error, Identity, Opening, Options, Record, SnapshotInfo, SnapshotStore, Wal,
@@ -38,6 +38,10 @@ pub(super) fn command(index: u64, term: u64, data: impl Into<Bytes>) -> Entry {
     }
 }
 
+fn said(name: &str, client_addr: &str) -> Attributes {
+    Attributes { name: name.to_owned(), client_addr: client_addr.to_owned() }
+}
+
 pub(super) fn meta(index: u64, term: u64) -> SnapshotMeta {
     let config = Configuration {
         learners: [node(9)].into(),
@@ -45,6 +49,7 @@ pub(super) fn meta(index: u64, term: u64) -> SnapshotMeta {
         removed: [node(7), node(8)].into(),
         removed_upto: 6,
         addresses: [(node(1), "one:5001".to_owned()), (node(9), String::new())].into(),
+        attributes: [(node(1), said("one", "one:2379")), (node(9), said("", ""))].into(),
         request: Some(RequestId { origin: node(2), sequence: index }),
         ..members()
     };

@@ -38,6 +38,10 @@ fn data() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..40).prop_map(Bytes::from)
 }
 
+fn said(name: &str) -> Attributes {
+    Attributes { name: name.to_owned(), client_addr: format!("{name}:2379") }
+}
+
 fn configs() -> impl Strategy<Value = Configuration> {
     let ids = |range: std::ops::Range<u64>, sizes| btree_set(range.prop_map(node), sizes);
     (ids(1..50, 1..4), ids(1..100, 0..4), ids(50..100, 0..4)).prop_map(
@@ -48,6 +52,7 @@ fn configs() -> impl Strategy<Value = Configuration> {
                 removed: [node(101)].into(),
                 removed_upto: 100,
                 addresses: [(id, format!("node{id}:5001"))].into(),
+                attributes: [(id, said("name"))].into(),
                 request: voters.iter().next().map(|id| RequestId { origin: *id, sequence: 7 }),
                 voters,
                 outgoing,
