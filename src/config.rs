@@ -83,6 +83,8 @@ pub struct Config {
     pub election_timeout_max_ms: u64,
     /// Data size in bytes past which writes are refused (`RAFT_QUOTA_BYTES`).
     pub quota_bytes: u64,
+    /// Log kept in memory in bytes, for followers that lag (`RAFT_LOG_CACHE_BYTES`).
+    pub log_cache_bytes: usize,
     /// Largest client request in bytes (`RAFT_MAX_REQUEST_BYTES`).
     pub max_request_bytes: usize,
     /// What the large responses under way may hold, in bytes (`RAFT_RESPONSE_MEMORY_BYTES`).

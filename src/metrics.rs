@@ -160,6 +160,10 @@ pub struct Metrics {
     pub compact_revision: Gauge,
     /// Keys that have history, deleted ones included; as of the scrape.
     pub keys: Gauge,
+    /// Room left on the disk of the data directory, in bytes.
+    pub disk_free_bytes: Gauge<u64, AtomicU64>,
+    /// 1 while what adds data is refused for want of room on the disk.
+    pub disk_full: Gauge,
     /// Snapshots of its own state that this member wrote.
     pub snapshots_saved: Counter,
     /// How long writing a snapshot of its own state took.
@@ -221,6 +225,8 @@ impl Metrics {
             db_size_in_use_bytes: Gauge::default(),
             quota_bytes: Gauge::default(),
             revision: Gauge::default(),
+            disk_free_bytes: Gauge::default(),
+            disk_full: Gauge::default(),
             snapshots_saved: Counter::default(),
             clients: PortMetrics::default(),
             peers: PortMetrics::default(),
@@ -259,6 +265,11 @@ impl Metrics {
                 &self.compact_revision,
             ),
             ("raft_node_term", "The Raft term", &self.term),
+            (
+                "raft_node_disk_full",
+                "Whether writes are refused for want of room on the disk",
+                &self.disk_full,
+            ),
         ];
         for (name, help, gauge) in gauges {
             r.register(name, help, gauge.clone());
@@ -302,6 +313,11 @@ impl Metrics {
                 "etcd_mvcc_db_total_size_in_use_in_bytes",
                 "Data held without what compaction could free",
                 &self.db_size_in_use_bytes,
+            ),
+            (
+                "raft_node_disk_free_bytes",
+                "Room left on the disk of the data directory",
+                &self.disk_free_bytes,
             ),
             (
                 "etcd_server_quota_backend_bytes",

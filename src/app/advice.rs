@@ -69,13 +69,19 @@ impl Advice {
             storage::Error::Locked { .. } => {
                 "Stop that process, or give this one a RAFT_DATA_DIR of its own".to_owned()
             }
-            storage::Error::Io { .. } | storage::Error::Poisoned { .. } if error.is_full() => {
+            storage::Error::Io { .. }
+            | storage::Error::NoRoom { .. }
+            | storage::Error::Poisoned { .. }
+                if error.is_full() =>
+            {
                 format!(
                     "Free space for {directory} and start the member again: what it has \
                      acknowledged is there"
                 )
             }
-            storage::Error::Io { .. } | storage::Error::Poisoned { .. } => format!(
+            storage::Error::Io { .. }
+            | storage::Error::NoRoom { .. }
+            | storage::Error::Poisoned { .. } => format!(
                 "Once the cause is gone, start the member again with the same directory; if the \
                  disk is lost, {}",
                 self.replace()

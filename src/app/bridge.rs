@@ -78,7 +78,7 @@ impl Inbox for DriverInbox {
         let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
         match instances.meet(peer, instance) {
             Ok(same) => same,
-            Err(error) => exit::fatal(exit::DISK, &self.advice.on_storage(&error)),
+            Err(error) => exit::fatal(exit::of_storage(&error), &self.advice.on_storage(&error)),
         }
     }
 }

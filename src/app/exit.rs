@@ -2,6 +2,8 @@
 
 use tracing::error;
 
+use crate::storage;
+
 use super::log;
 
 /// Stopped as asked.
@@ -12,8 +14,15 @@ pub const UNHEALTHY: u8 = 1;
 pub const BUG: u8 = 70;
 /// The disk failed, or holds what it should not.
 pub const DISK: u8 = 74;
+/// The disk is full: once there is room, a start may go well.
+pub const DISK_FULL: u8 = 75;
 /// The environment is wrong: nothing was started.
 pub const CONFIGURATION: u8 = 78;
+
+/// The code for an end by `error`.
+pub fn of_storage(error: &storage::Error) -> u8 {
+    if error.is_full() { DISK_FULL } else { DISK }
+}
 
 /// Says why, and ends the process at once: nothing after this point may be promised to anybody.
 /// Whoever has turned the log off is told all the same.

@@ -212,7 +212,8 @@ fn traffic(peer: transport::PeerCounts) -> metrics::PeerTraffic {
     }
 }
 
-/// Renders the metrics, those that are kept elsewhere as they are now.
+/// Renders the metrics, those that are kept elsewhere as they are now: what the store takes up
+/// changes without any event, by compaction.
 fn scrape(
     handle: Handle,
     metrics: &Arc<Metrics>,
@@ -220,10 +221,15 @@ fn scrape(
 ) -> impl Fn(metrics::Format) -> String + Send + Sync + 'static {
     let metrics = Arc::clone(metrics);
     move |format| {
-        let (compacted, keys) =
-            handle.with_store(|store| (store.compacted_revision(), store.keys()));
-        metrics.compact_revision.set(compacted);
-        metrics.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+        handle.with_store(|store| {
+            metrics.db_size_bytes.set(store.size_bytes());
+            metrics.db_size_in_use_bytes.set(store.size_in_use_bytes());
+            metrics.revision.set(store.revision());
+            metrics.compact_revision.set(store.compacted_revision());
+            metrics.keys.set(i64::try_from(store.keys()).unwrap_or(i64::MAX));
+        });
+        metrics.disk_free_bytes.set(handle.room().free_bytes());
+        metrics.disk_full.set(i64::from(handle.room().is_short()));
         let peers = transport.get().map(Transport::peer_counters).unwrap_or_default();
         metrics.peer_traffic.set(peers.into_iter().map(traffic).collect());
         metrics.render(format)

@@ -22,7 +22,9 @@ use crate::node::driver::{self, DriverParts, Inboxes};
 use crate::node::persister::{self, Persister};
 use crate::node::recovery::{self, Recovered};
 use crate::node::snapshotter::Snapshotter;
-use crate::node::{Event, Handle, Limits, Member, Members, Replica, ReplicaConfig, Status, Ticket};
+use crate::node::{
+    Event, Handle, Limits, Member, Members, Replica, ReplicaConfig, Room, Status, Ticket,
+};
 use crate::raft::{
     self, Configuration, EntryId, Index, LogRoom, NodeId, Payload, Restored, Role, Term,
 };
@@ -38,12 +40,10 @@ use super::{COMPLETIONS_MAX, MESSAGES_MAX, REQUESTS_MAX, exit, unused};
 /// The longest that a request waits for its outcome, as in etcd.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// Log kept in memory for followers that lag.
-const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
-
-/// The same, while one that is in touch lacks some of it: half a minute of a fully loaded member,
-/// in which a snapshot of two gigabytes arrives.
-const LOG_LAGGING_BYTES_MAX: usize = 512 << 20;
+/// Log kept in memory while a follower that is in touch lacks some of it, in units of what is kept
+/// otherwise: by default half a minute of a fully loaded member, in which a snapshot of two
+/// gigabytes arrives.
+const LOG_LAGGING_FACTOR: usize = 8;
 
 /// The least log that makes a snapshot worth its while.
 const SNAPSHOT_LOG_BYTES_MIN: u64 = 16 << 20;
@@ -131,7 +131,9 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Listen { .. } | Self::NotTakenIn { .. } => exit::CONFIGURATION,
-            Self::Storage(_) | Self::Recovery(recovery::Error::Storage(_)) => exit::DISK,
+            Self::Storage(error) | Self::Recovery(recovery::Error::Storage(error)) => {
+                exit::of_storage(error)
+            }
             Self::Recovery(_) | Self::System { .. } => exit::BUG,
         }
     }
@@ -157,7 +159,7 @@ impl Node {
         let membership = in_force(&recovered.restored);
         unused::warn_of(config, &membership);
 
-        let metrics = Arc::new(measured(config));
+        let (metrics, room) = (Arc::new(measured(config)), Room::default());
         let pulse = Pulse::new();
         let machine = Arc::new(RwLock::new(recovered.machine));
         let (requests, clients_inbox) = mpsc::channel(REQUESTS_MAX);
@@ -172,17 +174,14 @@ impl Node {
             Arc::clone(&machine),
             members(config, origin),
             limits(config),
-        );
+        )
+        .minding(room.clone());
         name_members(&handle.directory(), config, &membership);
 
         let replica_config = replica_config(config, origin, recovered.openings);
         let confirm_ticks = replica_config.raft.election_ticks_max;
-        let replica = Replica::new(
-            replica_config,
-            recovered.restored,
-            recovered.latest_snapshot,
-            recovered.log_bytes,
-        );
+        let (latest, log_bytes) = (recovered.latest_snapshot, recovered.log_bytes);
+        let replica = Replica::new(replica_config, recovered.restored, latest, log_bytes);
         let (workers, persister, applier) = Workers::start(WorkersParts {
             wal: recovered.wal,
             snapshots: recovered.snapshots.clone(),
@@ -192,6 +191,8 @@ impl Node {
             completions,
             metrics: Arc::clone(&metrics),
             advice: Advice::new(config),
+            disk,
+            room: room.clone(),
         })?;
         let driver = DriverParts {
             identity: identity(config, origin),
@@ -207,6 +208,7 @@ impl Node {
             pulse,
             status,
             metrics: Arc::clone(&metrics),
+            room,
             confirm_ticks,
         };
         let made = Arc::new(OnceLock::new());
@@ -253,6 +255,8 @@ struct WorkersParts {
     completions: mpsc::Sender<Event<Ticket>>,
     metrics: Arc<Metrics>,
     advice: Advice,
+    disk: RealDisk,
+    room: Room,
 }
 
 /// The threads that wait for disks. Each ends when nobody can give it work any more, but for the
@@ -272,7 +276,7 @@ impl Workers {
         let (to_snapshotter, snapshotter_jobs) = thread_channel::channel();
         let (to_applier, applier_jobs) = thread_channel::channel();
         let WorkersParts { wal, snapshots, applied, config, machine, .. } = parts;
-        let WorkersParts { completions, metrics, advice, .. } = parts;
+        let WorkersParts { completions, metrics, advice, disk, room, .. } = parts;
 
         let ways = persister::Ways {
             jobs: persister_jobs,
@@ -287,7 +291,8 @@ impl Workers {
             done: completions.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let log = Arc::new(Mutex::new(Persister::new(wal, snapshots.clone())));
+        let log = Persister::new(wal, snapshots.clone()).telling(room.clone());
+        let log = Arc::new(Mutex::new(log));
         let log_way =
             persister::Way::new(Arc::clone(&log), persister.clone(), Arc::clone(&metrics));
         let applier = Applier { machine, applied, config, snapshots, metrics };
@@ -298,7 +303,9 @@ impl Workers {
         let back = persister.clone();
         let applier_advice = advice.clone();
         let threads = vec![
-            start_thread("spare", move || persister::make_spares(&spare_jobs, &back))?,
+            start_thread("spare", move || {
+                persister::make_spares(&spare_jobs, &back, &disk, &room);
+            })?,
             start_thread("wal", move || run_persister(&log, &ways, &advice))?,
             start_thread("snapshot", move || snapshotter.run(&snapshotter_jobs))?,
             start_thread("apply", move || run_applier(&applier, &applier_ways, &applier_advice))?,
@@ -323,7 +330,7 @@ fn run_persister(
     advice: &Advice,
 ) {
     if let Err(error) = persister::run(log, ways) {
-        exit::fatal(exit::DISK, &advice.on_storage(&error));
+        exit::fatal(exit::of_storage(&error), &advice.on_storage(&error));
     }
 }
 
@@ -359,8 +366,9 @@ fn recover(
 ) -> Result<Recovered<RealDisk>, StartError> {
     let began = Instant::now();
     let identity = Identity { cluster_id: origin.cluster_id, node_id: node_id(config) };
-    let recovered =
-        recovery::recover(disk, Options::default(), identity, &origin.first, LOG_CACHE_BYTES_MAX)?;
+    let options = Options::for_disk(disk.total_bytes()?);
+    let cache_bytes = config.log_cache_bytes;
+    let recovered = recovery::recover(disk, options, identity, &origin.first, cache_bytes)?;
     info!(
         data_dir = %config.data_dir.display(),
         term = recovered.restored.hard_state.term.0,
@@ -478,8 +486,8 @@ fn replica_config(config: &Config, origin: &Origin, openings: u64) -> ReplicaCon
         proposal_bytes_max: 128 << 20,
         reads_max: REQUESTS_MAX,
         log_room: LogRoom {
-            bytes_max: LOG_CACHE_BYTES_MAX,
-            lagging_bytes_max: LOG_LAGGING_BYTES_MAX,
+            bytes_max: config.log_cache_bytes,
+            lagging_bytes_max: LOG_LAGGING_FACTOR * config.log_cache_bytes,
         },
         snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN,
     }

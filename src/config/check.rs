@@ -10,6 +10,8 @@ const MINUTE_MS: u64 = 60_000;
 const SHUTDOWN_GRACE_MS_MAX: u64 = 10 * MINUTE_MS;
 const QUOTA_BYTES_MIN: u64 = 1 << 20;
 const QUOTA_BYTES_MAX: u64 = 1 << 40;
+const LOG_CACHE_BYTES_MIN: u64 = 1 << 20;
+const LOG_CACHE_BYTES_MAX: u64 = 16 << 30;
 const REQUEST_BYTES_MIN: u64 = 1 << 10;
 const REQUEST_BYTES_MAX: u64 = 16 << 20;
 const RESPONSE_MEMORY_BYTES_MIN: u64 = 4 << 20;
@@ -67,6 +69,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
         election_timeout_max_ms: timing.election_max_ms,
         quota_bytes: limits.quota_bytes,
         response_memory_bytes: limits.response_memory_bytes,
+        log_cache_bytes: limits.log_cache_bytes,
         max_request_bytes: limits.max_request_bytes,
         shutdown_grace_ms: limits.shutdown_grace_ms,
         log_filter: log_filter?,
@@ -219,6 +222,7 @@ fn timing(reader: &mut Reader) -> Option<Timing> {
 
 struct Limits {
     quota_bytes: u64,
+    log_cache_bytes: usize,
     max_request_bytes: usize,
     response_memory_bytes: u64,
     shutdown_grace_ms: u64,
@@ -227,6 +231,9 @@ struct Limits {
 fn limits(reader: &mut Reader) -> Option<Limits> {
     let quota_bytes =
         reader.get("RAFT_QUOTA_BYTES", |raw| value::size(QUOTA_BYTES_MIN..=QUOTA_BYTES_MAX, raw));
+    let log_cache_bytes = reader.get("RAFT_LOG_CACHE_BYTES", |raw| {
+        value::size(LOG_CACHE_BYTES_MIN..=LOG_CACHE_BYTES_MAX, raw)
+    });
     let max_request_bytes = reader.get("RAFT_MAX_REQUEST_BYTES", |raw| {
         value::size(REQUEST_BYTES_MIN..=REQUEST_BYTES_MAX, raw)
     });
@@ -250,6 +257,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     Some(Limits {
         quota_bytes,
         response_memory_bytes,
+        log_cache_bytes: usize::try_from(log_cache_bytes?).expect("bounded by 16 GiB"),
         max_request_bytes: usize::try_from(max_request_bytes).expect("bounded by 16 MiB"),
         shutdown_grace_ms: shutdown_grace_ms?,
     })

@@ -40,6 +40,7 @@ fn nothing_set_is_a_cluster_of_one_on_this_machine() {
     assert_eq!(config.heartbeat_interval_ms, 50);
     assert_eq!((config.election_timeout_min_ms, config.election_timeout_max_ms), (150, 300));
     assert_eq!(config.quota_bytes, 2 << 30);
+    assert_eq!(config.log_cache_bytes, 64 << 20);
     assert_eq!(config.max_request_bytes, 3 << 19);
     assert_eq!(config.response_memory_bytes, 512 << 20);
     assert_eq!(config.shutdown_grace_ms, 5000);
@@ -54,6 +55,7 @@ fn a_member_of_three_in_containers() {
         ("RAFT_PEER_LISTEN", "0.0.0.0:5001"),
         ("RAFT_CLIENT_LISTEN", "[::]:2379"),
         ("RAFT_QUOTA_BYTES", "512MiB"),
+        ("RAFT_LOG_CACHE_BYTES", "4MiB"),
         ("RAFT_LOG", "warn,raft_node::raft=debug"),
         ("RAFT_LOG_FORMAT", "json"),
         ("PATH", "/bin"),
@@ -66,6 +68,7 @@ fn a_member_of_three_in_containers() {
     assert_eq!(config.client_loopback().to_string(), "[::1]:2379");
     assert_eq!(config.data_dir, PathBuf::from("data/node2"));
     assert_eq!(config.quota_bytes, 512 << 20);
+    assert_eq!(config.log_cache_bytes, 4 << 20);
     assert_eq!(config.log_format, LogFormat::Json);
 }
 

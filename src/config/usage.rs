@@ -29,6 +29,7 @@ Exit codes:
   0   stopped as asked, or removed from the cluster
   78  the configuration is wrong
   74  the disk failed, is damaged, or belongs to another member
+  75  the disk is full: with room, a start may go well
   70  a bug
   1   `health`: not serving";
 
@@ -42,7 +43,7 @@ mod tests {
         for variable in &VARIABLES {
             assert!(help.contains(variable.name), "{}", variable.name);
         }
-        for code in ["0", "78", "74", "70"] {
+        for code in ["0", "78", "75", "74", "70"] {
             assert!(help.contains(&format!("\n  {code} ")), "{code}");
         }
     }

@@ -22,7 +22,7 @@ const fn derived(name: &'static str, default: &'static str, meaning: &'static st
 }
 
 /// Every variable, in the order in which they are documented.
-pub static VARIABLES: [Variable; 28] = [
+pub static VARIABLES: [Variable; 29] = [
     fixed("RAFT_NODE_ID", "1", "this member: a positive integer, never reused"),
     derived("RAFT_NODE_NAME", "node<ID>", "the name that `member list` shows"),
     derived(
@@ -79,6 +79,11 @@ pub static VARIABLES: [Variable; 28] = [
         "RAFT_QUOTA_BYTES",
         "2GiB",
         "data size past which writes are refused: bytes, or with KiB, MiB, GiB, TiB",
+    ),
+    fixed(
+        "RAFT_LOG_CACHE_BYTES",
+        "64MiB",
+        "log kept in memory for followers that lag, at most: those further behind get a snapshot",
     ),
     fixed("RAFT_MAX_REQUEST_BYTES", "1536KiB", "the largest request of a client"),
     fixed(

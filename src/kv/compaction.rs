@@ -96,9 +96,16 @@ impl Store {
             || self.changes.get(self.next_at(self.compacted)).is_some()
     }
 
-    /// The physical half: looks at up to `budget` changes. True if there is nothing left that
-    /// could be done now, though readers may keep some for later.
+    /// The physical half: looks at up to `budget` changes, or moves what is left together. True if
+    /// there is nothing left that could be done now, though readers may keep some for later.
     pub(super) fn compact_step(&mut self, budget: usize) -> bool {
+        let before_bytes = self.size_in_use_bytes();
+        let swept = self.sweep_step(budget);
+        self.note_freed(before_bytes - self.size_in_use_bytes());
+        swept && self.tidy_step(budget)
+    }
+
+    fn sweep_step(&mut self, budget: usize) -> bool {
         let target = self.pins.lowest().map_or(self.compacted, |pin| pin.min(self.compacted));
         if target < self.compacted {
             mark(Mark::CompactionHeld);

@@ -20,13 +20,14 @@ use crate::proof::{Mark, Mutant, mark, mutant};
 
 use super::key::Key;
 use super::revision::Revision;
+use super::slab::Slab;
 use super::types::KeyValue;
 
 /// What a version is taken to cost beside key and value: its share of tree, slab and allocator.
 const VERSION_OVERHEAD_BYTES: u64 = 128;
 
-/// Records are allocated so many at a time: growing never moves those that are there.
-const SLAB_CHUNK: usize = 1024;
+/// Larger versions have pages of their own in any allocator: nothing is gained by moving them.
+const MOVED_BYTES_MAX: usize = 64 << 10;
 
 /// One state of one key: put, or deleted (a tombstone, with `version` 0).
 #[expect(clippy::struct_field_names, reason = "a version's number is its version, to clients")]
@@ -121,6 +122,15 @@ impl Version {
 
     fn size_bytes(&self) -> u64 {
         self.blob.len() as u64 + VERSION_OVERHEAD_BYTES
+    }
+
+    /// Takes a fresh allocation for its bytes; how many were copied.
+    fn relocate(&mut self) -> usize {
+        if self.blob.len() > MOVED_BYTES_MAX {
+            return 0;
+        }
+        self.blob = Arc::from(&*self.blob);
+        self.blob.len()
     }
 }
 
@@ -241,6 +251,20 @@ impl Record {
         let empty = self.older.is_none() && goes(&self.head);
         Trimmed { bytes: bytes + if empty { self.head.size_bytes() } else { 0 }, empty }
     }
+
+    /// Takes fresh allocations for all that it holds; how many bytes were copied.
+    fn relocate(&mut self) -> usize {
+        let mut copied = self.head.relocate();
+        if let Some(older) = self.older.take() {
+            let mut versions = VecDeque::with_capacity(older.0.len());
+            for mut version in older.0 {
+                copied += version.relocate() + size_of::<Version>();
+                versions.push_back(version);
+            }
+            self.older = Some(Box::new(Older(versions)));
+        }
+        copied
+    }
 }
 
 struct Trimmed {
@@ -293,7 +317,7 @@ pub(super) fn bounds<'a>(key: &'a [u8], range_end: &'a [u8]) -> Option<Bounds<'a
 #[derive(Debug, Default)]
 pub(super) struct KeyIndex {
     order: BTreeMap<Key, Slot>,
-    slab: Slab,
+    slab: Slab<Record>,
     scratch: Vec<u8>,
     bytes: u64,
 }
@@ -326,7 +350,7 @@ impl KeyIndex {
 
     /// What the versions take up, and what stands empty beside them.
     pub(super) fn size_bytes(&self) -> (u64, u64) {
-        (self.bytes, (self.slab.free.len() * size_of::<Option<Record>>()) as u64)
+        (self.bytes, self.slab.unused_bytes())
     }
 
     /// Puts a value at `at`; says which record changed.
@@ -349,7 +373,7 @@ impl KeyIndex {
             Entry::Vacant(entry) => {
                 let version = Version::new(key, value, &fields, &mut self.scratch);
                 self.bytes += version.size_bytes();
-                let number = self.slab.insert(Record::new(version));
+                let number = self.slab.insert(Record::new(version), Slot::LIMIT);
                 entry.insert(Slot::new(number, false));
                 number
             }
@@ -378,6 +402,22 @@ impl KeyIndex {
             record.push(tombstone);
             at.sub += 1;
         }
+    }
+
+    /// Every record's number is below this.
+    pub(super) fn numbers_end(&self) -> u32 {
+        self.slab.end()
+    }
+
+    /// Moves what record `number`, if there is one, has in memory to fresh allocations; how many
+    /// bytes were copied.
+    pub(super) fn relocate(&mut self, number: u32) -> usize {
+        self.slab.get_mut(number).map_or(0, Record::relocate)
+    }
+
+    /// Gives back the memory of records that are gone, where a whole chunk of them is.
+    pub(super) fn give_back(&mut self) {
+        self.slab.give_back();
     }
 
     /// Removes from one record what came before its change at `at`, and, if that deleted the key
@@ -423,7 +463,7 @@ impl Builder {
             Some((last, _)) if last.as_slice() > key => return None,
             Some(_) | None => {
                 let deleted = version.is_tombstone();
-                let number = self.index.slab.insert(Record::new(version));
+                let number = self.index.slab.insert(Record::new(version), Slot::LIMIT);
                 self.order.push((Key::new(key), Slot::new(number, deleted)));
                 number
             }
@@ -442,48 +482,5 @@ impl Builder {
         let mut index = self.index;
         index.order = self.order.into_iter().collect();
         index
-    }
-}
-
-#[derive(Debug, Default)]
-struct Slab {
-    chunks: Vec<Vec<Option<Record>>>,
-    free: Vec<u32>,
-}
-
-impl Slab {
-    fn get(&self, number: u32) -> Option<&Record> {
-        let number = number as usize;
-        self.chunks.get(number / SLAB_CHUNK)?.get(number % SLAB_CHUNK)?.as_ref()
-    }
-
-    fn get_mut(&mut self, number: u32) -> Option<&mut Record> {
-        let number = number as usize;
-        self.chunks.get_mut(number / SLAB_CHUNK)?.get_mut(number % SLAB_CHUNK)?.as_mut()
-    }
-
-    fn insert(&mut self, record: Record) -> u32 {
-        if let Some(number) = self.free.pop() {
-            self.chunks[number as usize / SLAB_CHUNK][number as usize % SLAB_CHUNK] = Some(record);
-            return number;
-        }
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == SLAB_CHUNK) {
-            self.chunks.push(Vec::with_capacity(SLAB_CHUNK));
-        }
-        let place = (self.chunks.len() - 1) * SLAB_CHUNK;
-        let chunk = self.chunks.last_mut().expect("just made");
-        let number = place + chunk.len();
-        assert!(number < Slot::LIMIT, "more keys than any memory holds");
-        chunk.push(Some(record));
-        number as u32
-    }
-
-    fn remove(&mut self, number: u32) -> Option<Record> {
-        let place = number as usize;
-        let record = self.chunks.get_mut(place / SLAB_CHUNK)?.get_mut(place % SLAB_CHUNK)?.take();
-        if record.is_some() {
-            self.free.push(number);
-        }
-        record
     }
 }

@@ -38,6 +38,10 @@
 //! that holds key and value (see `key_index`). Answers share that allocation. Nothing refers to
 //! the buffers that commands came in.
 //!
+//! What a compaction leaves lies scattered over the pages of what it removed, and an allocator
+//! gives back whole pages only. So after a compaction that freed much, what is left moves together
+//! (see `tidy`), in steps like those of the compaction itself.
+//!
 //! # Deliberately absent
 //!
 //! - Leases, users and alarms: the command's format has room for them. Until then a put that names
@@ -60,6 +64,7 @@ mod changes;
 mod key;
 mod key_index;
 mod revision;
+mod slab;
 mod store;
 
 mod answer;
@@ -68,6 +73,7 @@ mod found;
 mod hash;
 mod range;
 mod snapshot;
+mod tidy;
 mod txn;
 mod txn_scan;
 

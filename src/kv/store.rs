@@ -13,6 +13,7 @@ use super::found::Found;
 use super::key_index::{Bounds, KeyIndex, Version};
 use super::range::RangeScan;
 use super::revision::Revision;
+use super::tidy::Tidy;
 use super::txn_scan::TxnScan;
 use super::types::{Event, EventKind, KeyValue, RangeRequest, RangeResponse};
 use super::types::{TxnRequest, TxnResponse};
@@ -27,6 +28,7 @@ pub struct Store {
     pub(super) compacted: i64,
     pub(super) sweep: Sweep,
     pub(super) pins: Pins,
+    pub(super) tidy: Tidy,
 }
 
 impl Store {
@@ -39,6 +41,7 @@ impl Store {
             compacted: Revision::NEVER_COMPACTED,
             sweep: Sweep::default(),
             pins: Pins::default(),
+            tidy: Tidy::default(),
         }
     }
 

@@ -65,7 +65,7 @@ pub struct Applier<D: Disk> {
     pub config: Configuration,
     /// Where received snapshots are found.
     pub snapshots: SnapshotStore<D>,
-    /// For what the store takes up.
+    /// For the time that applying takes.
     pub metrics: Arc<Metrics>,
 }
 
@@ -105,7 +105,6 @@ impl<D: Disk> Applier<D> {
         }
         // Keeps pace with what a compaction has to free, however busy the log is.
         machine.compact_step(COMPACT_WITH_SLICE);
-        publish(&self.metrics, &machine);
         Ok(answers)
     }
 
@@ -126,7 +125,6 @@ impl<D: Disk> Applier<D> {
         let restored = recovery::load(reader, rest)?;
         let mut machine = self.machine.write().unwrap_or_else(PoisonError::into_inner);
         let replaced = std::mem::replace(&mut *machine, restored);
-        publish(&self.metrics, &machine);
         drop(machine);
         // Freeing millions of keys takes a while: nobody should wait for it.
         drop(replaced);
@@ -146,8 +144,12 @@ impl<D: Disk> Applier<D> {
 
     /// How far it has come, for the replica.
     pub fn report<T>(&self) -> Event<T> {
-        let data_bytes = self.lock().store().size_bytes();
-        Event::Applied { index: self.applied.index, data_bytes }
+        Event::Applied { index: self.applied.index, data_bytes: self.data_bytes() }
+    }
+
+    /// What the data takes.
+    pub fn data_bytes(&self) -> u64 {
+        self.lock().store().size_bytes()
     }
 
     /// Frees some of what compaction has forgotten; true when nothing is left of it. For when
@@ -164,13 +166,6 @@ impl<D: Disk> Applier<D> {
     fn lock(&self) -> RwLockWriteGuard<'_, Machine> {
         self.machine.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn publish(metrics: &Metrics, machine: &Machine) {
-    let store = machine.store();
-    metrics.db_size_bytes.set(store.size_bytes());
-    metrics.db_size_in_use_bytes.set(store.size_in_use_bytes());
-    metrics.revision.set(store.revision());
 }
 
 /// The driver's end.
@@ -261,15 +256,25 @@ pub struct Ways {
 ///
 /// When the state cannot go on as the log says.
 pub fn run<D: Disk>(applier: &Mutex<Applier<D>>, ways: &Ways) -> Result<(), Error> {
+    let mut shrinking = false;
     loop {
         // Leftovers of a compaction go away while there is nothing else to do.
         let job = match ways.jobs.try_recv() {
             Ok(job) => job,
-            Err(_) if !lock(applier).compact_step() => continue,
-            Err(_) => match ways.jobs.recv() {
-                Ok(job) => job,
-                Err(_) => return Ok(()),
-            },
+            Err(_) if !lock(applier).compact_step() => {
+                shrinking = true;
+                continue;
+            }
+            Err(_) => {
+                if std::mem::take(&mut shrinking) {
+                    let data_bytes = lock(applier).data_bytes();
+                    let _ = ways.done.blocking_send(Event::Shrunk { data_bytes });
+                }
+                match ways.jobs.recv() {
+                    Ok(job) => job,
+                    Err(_) => return Ok(()),
+                }
+            }
         };
         let mut applier = lock(applier);
         match job {

@@ -27,6 +27,7 @@ use super::handle::Ticket;
 use super::persister;
 use super::replica::Replica;
 use super::report::Reporter;
+use super::room::Room;
 use super::status::Status;
 use super::timeouts::TimeoutReport;
 
@@ -102,6 +103,8 @@ pub struct DriverParts<D: Disk> {
     pub status: watch::Sender<Arc<Status>>,
     /// Its metrics.
     pub metrics: Arc<Metrics>,
+    /// What is known of the room on the disk.
+    pub room: Room,
     /// A leader whose quorum contact is older than this many ticks is not confirmed.
     pub confirm_ticks: u32,
 }
@@ -112,6 +115,8 @@ pub struct Driver<O, D: Disk> {
     outbox: O,
     reporter: Reporter,
     timeouts: TimeoutReport,
+    /// As the replica was told.
+    room_short: bool,
 }
 
 impl<O: Outbox, D: Disk> Driver<O, D> {
@@ -119,7 +124,7 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
     pub fn new(parts: DriverParts<D>, outbox: O) -> Self {
         let reporter = Reporter::new(parts.ticker.length(), Instant::now());
         let timeouts = TimeoutReport::new(parts.ticker.length());
-        Self { parts, outbox, reporter, timeouts }
+        Self { parts, outbox, reporter, timeouts, room_short: false }
     }
 
     /// Turns until every sender of a client request is gone, or the task is dropped.
@@ -166,8 +171,16 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
         let (least, longest) = self.parts.replica.election_ticks();
         let seconds = self.timeouts.report(least, longest);
         self.parts.metrics.election_timeout_seconds.set(seconds);
+        self.look_at_disk();
+    }
+
+    fn look_at_disk(&mut self) {
         if !self.parts.persister.tick() {
             warn!("the log writer has stopped");
+        }
+        let short = self.parts.room.is_short();
+        if std::mem::replace(&mut self.room_short, short) != short {
+            self.parts.replica.handle(Event::RoomShort(short));
         }
     }
 
@@ -323,7 +336,8 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
             applied: self.parts.replica.applied(),
             last_index: raft.last_index(),
             proposals_pending: self.parts.replica.proposals_pending(),
-            alive: !disk_stalled,
+            // A restart makes no room, and takes some.
+            alive: !disk_stalled || self.parts.room.is_waited_for(),
             ready: seen.leader.is_some()
                 && applied_at_start
                 && !shutting_down

@@ -57,6 +57,13 @@ pub enum Event<T> {
         /// What the state machine's data takes, by which the next snapshot is timed.
         data_bytes: u64,
     },
+    /// Without anything new applied, compaction has made the data smaller.
+    Shrunk {
+        /// What it takes now.
+        data_bytes: u64,
+    },
+    /// Whether the disk is short of room has changed.
+    RoomShort(bool),
     /// A snapshot of this member's own state is durable, and the log names it.
     SnapshotSaved {
         /// What it stands for.

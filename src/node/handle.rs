@@ -14,6 +14,7 @@ use super::barrier;
 use super::clock::Pulse;
 use super::error::RequestError;
 use super::event::Event;
+use super::room::Room;
 use super::status::{Member, Members, Status};
 
 /// What the state machine made of a command.
@@ -72,6 +73,7 @@ pub struct Handle {
     members: Members,
     admission: Admission,
     limits: Limits,
+    room: Room,
 }
 
 impl Handle {
@@ -86,7 +88,19 @@ impl Handle {
     ) -> Self {
         let members = Members::new(members);
         let admission = Admission::new(limits.request_timeout);
-        Self { requests, barriers: None, status, pulse, machine, members, admission, limits }
+        let room = Room::default();
+        Self { requests, barriers: None, status, pulse, machine, members, admission, limits, room }
+    }
+
+    /// The same door, which lets nothing in that adds data while `room` is short.
+    #[must_use]
+    pub fn minding(self, room: Room) -> Self {
+        Self { room, ..self }
+    }
+
+    /// What is known of the room on the disk.
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// The same door, with its read barriers asked for through a [`barrier::share`] that passes
@@ -109,7 +123,7 @@ impl Handle {
         if data.len() > self.limits.request_bytes_max {
             return Err(RequestError::TooLarge);
         }
-        if self.over_quota(more_bytes) {
+        if self.lacks_room(more_bytes) {
             return Err(RequestError::NoSpace);
         }
         let admitted = self.admission.admit(data.len()).await?;
@@ -232,9 +246,10 @@ impl Handle {
         self.requests.send(Event::Stop).await.map_err(|_| RequestError::Stopped)
     }
 
-    fn over_quota(&self, more_bytes: u64) -> bool {
-        more_bytes > 0
-            && self.with_store(kv::Store::size_bytes) + more_bytes > self.limits.quota_bytes
+    fn lacks_room(&self, more_bytes: u64) -> bool {
+        let over_quota =
+            || self.with_store(kv::Store::size_bytes) + more_bytes > self.limits.quota_bytes;
+        more_bytes > 0 && (self.room.is_short() || over_quota())
     }
 
     fn request(&self, event: Event<Ticket>) -> Result<(), RequestError> {

@@ -7,6 +7,7 @@
 //! | [`persister`] | a thread: group commit of the log | the write-ahead log |
 //! | [`applier`] | a thread: owner of the state machine | the store's lock, those who wait |
 //! | [`snapshotter`] | a thread: snapshots to disk, at leisure | the store, the snapshot files |
+//! | [`room`] | what is known of the room on the disk | nothing |
 //! | [`recovery`] | what the disk remembers, at start | storage, the state machine |
 //! | [`handle`] | the door for the rest of the process | a bounded queue to the driver |
 //!
@@ -28,6 +29,7 @@ pub mod reads;
 pub mod recovery;
 pub mod replica;
 mod report;
+pub mod room;
 pub mod snapshotter;
 pub mod status;
 mod timeouts;
@@ -41,4 +43,5 @@ pub use error::RequestError;
 pub use event::{Effect, Event, PeerTable};
 pub use handle::{Applied, Handle, Limits, Ticket};
 pub use replica::{Replica, ReplicaConfig};
+pub use room::Room;
 pub use status::{Member, Members, Status};

@@ -6,8 +6,10 @@
 //! follower that has nothing else to write syncs a small batch on the spot while the disk answers
 //! quickly, since its leader waits for nothing but that.
 //!
-//! An error ends it, and with it the process: after a failed write or sync nobody knows what the
-//! disk holds, and a retry that succeeds proves nothing.
+//! A batch for which the disk has no room waits, and the later ones behind it, until there is some:
+//! nothing of it was written, and nothing is promised before it is. Any other error ends the log
+//! writer, and with it the process: after a failed write or sync nobody knows what the disk holds,
+//! and a retry that succeeds proves nothing.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -24,6 +26,7 @@ use crate::storage::{self, Disk, SnapshotInfo, SnapshotStore, Spare, SpareJob, W
 
 use super::event::Event;
 use super::handle::Ticket;
+use super::room::Room;
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +39,8 @@ pub enum Job<D: Disk> {
     Release(SnapshotMeta),
     /// A blank segment, or why there is none.
     Spare(Result<Spare<D>, storage::Error>),
-    /// The log was written to on the spot and has been left alone since: time to vouch for it.
+    /// The log was written to on the spot and has been left alone since: time to vouch for it. Or
+    /// the disk is short of room: time to look whether there is some.
     Rest,
     /// Nothing more will come. The maker of segments and the writer hold each other's senders, so
     /// neither would end by itself.
@@ -50,9 +54,11 @@ pub const GROUP_MAX: usize = 256;
 /// just after them, a vote among it, waiting for as long as an election takes.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
 
-/// How soon another blank segment is tried for after one could not be made: on a full disk every
-/// try takes the room that appends still need.
-const SPARE_RETRY: Duration = Duration::from_secs(10);
+/// How soon another blank segment is tried for after one could not be made.
+const SPARE_RETRY: Duration = Duration::from_secs(2);
+
+/// How often the room on the disk is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the log must be left alone before it is vouched for: a voucher in the middle of a
 /// stream of writes costs time and says what the next group says anyway.
@@ -75,13 +81,29 @@ pub struct Persister<D: Disk> {
     wal: Wal<D>,
     snapshots: SnapshotStore<D>,
     group: Group,
-    spare_failed: bool,
-    /// No blank segment is asked for before this.
-    spare_due: Duration,
+    /// Batches that wait for room, in order.
+    held: VecDeque<Persist>,
+    /// There may be room now.
+    look_again: bool,
+    room: Room,
+    ahead: Ahead,
     /// How long the last sync took.
     last_sync: Duration,
     /// Why the log cannot go on; for its thread to say.
     failed: Option<storage::Error>,
+}
+
+/// How the making of segments ahead of need goes.
+#[derive(Default)]
+struct Ahead {
+    /// There was no room for the next segment or the reserve, and one of them is missing still.
+    no_room: bool,
+    /// The last try failed, just now.
+    failed: bool,
+    /// That tries fail was said.
+    told: bool,
+    /// None is asked for before this.
+    due: Duration,
 }
 
 /// What was taken up together.
@@ -110,11 +132,19 @@ impl<D: Disk> Persister<D> {
             wal,
             snapshots,
             group: Group::default(),
-            spare_failed: false,
-            spare_due: Duration::ZERO,
+            held: VecDeque::new(),
+            look_again: false,
+            room: Room::default(),
+            ahead: Ahead::default(),
             last_sync: Duration::MAX,
             failed: None,
         }
+    }
+
+    /// The same, telling `room` what it meets.
+    #[must_use]
+    pub fn telling(self, room: Room) -> Self {
+        Self { room, ..self }
     }
 
     /// The log.
@@ -129,47 +159,107 @@ impl<D: Disk> Persister<D> {
 
     /// The making of a blank segment, if one is wanted. `now` counts from any fixed point.
     pub fn spare_job(&mut self, now: Duration) -> Option<SpareJob<D>> {
-        if std::mem::take(&mut self.spare_failed) {
-            self.spare_due = now + SPARE_RETRY;
+        if std::mem::take(&mut self.ahead.failed) {
+            self.ahead.due = now + SPARE_RETRY;
         }
-        if now < self.spare_due { None } else { self.wal.spare_job() }
+        if now < self.ahead.due { None } else { self.wal.spare_job() }
     }
 
     /// Takes one job up; what it writes is durable after the next [`sync`](Self::sync).
     ///
     /// # Errors
     ///
-    /// The first error of the disk, at once. Nothing may be done after it.
+    /// The first error of the disk, at once. Nothing may be done after it. That there is no room is
+    /// none: the batch waits.
     pub fn take(&mut self, job: Job<D>) -> Result<(), storage::Error> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
         self.group.jobs += 1;
         match job {
-            Job::Write(persist) => {
-                if let Some(meta) = &persist.snapshot {
-                    let received = self.snapshots.finished(meta)?;
-                    if mutant(Mutant::AdoptEarly) {
-                        self.snapshots.adopt(received.clone())?;
-                    }
-                    self.group.received.push(received);
-                }
-                let Persist { seq, hard_state, snapshot, entries, messages_after: _ } = persist;
-                self.group.bytes += entries.iter().map(Entry::size_bytes).sum::<usize>();
-                self.wal.append(hard_state, snapshot.as_ref(), &entries)?;
-                if self.group.written.replace(seq).is_some() {
-                    mark(Mark::GroupOfBatches);
-                }
-            }
+            Job::Write(persist) if self.is_waiting() => self.held.push_back(persist),
+            Job::Write(persist) => self.write_or_hold(persist)?,
             Job::Release(meta) => self.group.released.push_back(meta),
-            Job::Rest => {}
-            Job::End => self.group.ended = true,
-            Job::Spare(Ok(spare)) => self.wal.add_spare(spare),
-            Job::Spare(Err(error)) => {
-                warn!(%error, "no segment made ahead");
-                self.wal.spare_failed();
-                self.spare_failed = true;
+            Job::Rest => {
+                self.look_again = true;
+                if self.room.is_low() && self.wal.has_spare() {
+                    self.wal.remove_recyclable()?;
+                }
             }
+            Job::End => self.group.ended = true,
+            Job::Spare(Ok(spare)) => {
+                self.wal.add_spare(spare);
+                self.look_again = true;
+                self.ahead.told = false;
+            }
+            Job::Spare(Err(error)) => {
+                if !std::mem::replace(&mut self.ahead.told, true) {
+                    warn!(%error, "no segment made ahead");
+                }
+                self.ahead.no_room |= error.is_full();
+                self.wal.spare_failed();
+                self.ahead.failed = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what waited for room, if there may be some by now; to be called after each
+    /// [`take`](Self::take) of all that came. Tells whether room is short.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn take_held(&mut self) -> Result<(), storage::Error> {
+        if std::mem::take(&mut self.look_again) {
+            while let Some(next) = self.held.pop_front() {
+                let behind = self.held.len();
+                self.write_or_hold(next)?;
+                if self.held.len() > behind {
+                    break;
+                }
+            }
+        }
+        self.ahead.no_room &= !(self.wal.has_spare() && self.wal.has_reserve());
+        self.room.set_log(self.ahead.no_room, self.is_waiting());
+        Ok(())
+    }
+
+    /// Whether batches wait for room.
+    pub fn is_waiting(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    fn write_or_hold(&mut self, persist: Persist) -> Result<(), storage::Error> {
+        match self.write(&persist) {
+            Err(error) if error.may_be_tried_again() => {
+                mark(Mark::WriteHeld);
+                if mutant(Mutant::HeldWriteCounted) {
+                    self.group.written = Some(persist.seq);
+                }
+                self.held.push_front(persist);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn write(&mut self, persist: &Persist) -> Result<(), storage::Error> {
+        let Persist { seq, hard_state, snapshot, entries, messages_after: _ } = persist;
+        let received = match snapshot {
+            Some(meta) => Some(self.snapshots.finished(meta)?),
+            None => None,
+        };
+        if let Some(received) = &received
+            && mutant(Mutant::AdoptEarly)
+        {
+            self.snapshots.adopt(received.clone())?;
+        }
+        self.wal.append(*hard_state, snapshot.as_ref(), entries)?;
+        self.group.bytes += entries.iter().map(Entry::size_bytes).sum::<usize>();
+        self.group.received.extend(received);
+        if self.group.written.replace(*seq).is_some() {
+            mark(Mark::GroupOfBatches);
         }
         Ok(())
     }
@@ -197,8 +287,15 @@ impl<D: Disk> Persister<D> {
     pub fn release(&mut self) -> Result<Option<SnapshotMeta>, storage::Error> {
         let Some(meta) = self.group.released.pop_front() else { return Ok(None) };
         let written = self.snapshots.finished(&meta)?;
-        self.wal.release(&meta)?;
+        match self.wal.release(&meta) {
+            Err(error) if error.may_be_tried_again() => {
+                self.group.released.push_front(meta);
+                return Ok(None);
+            }
+            done => done?,
+        }
         self.snapshots.adopt(written)?;
+        self.look_again = true;
         Ok(Some(meta))
     }
 
@@ -329,6 +426,7 @@ pub fn run<D: Disk>(persister: &Mutex<Persister<D>>, ways: &Ways<D>) -> Result<(
         {
             persister.take(job)?;
         }
+        persister.take_held()?;
         let began = Instant::now();
         if let Some(seq) = persister.sync()? {
             persister.last_sync = began.elapsed();
@@ -353,10 +451,29 @@ fn lock<D: Disk>(persister: &Mutex<Persister<D>>) -> MutexGuard<'_, Persister<D>
 }
 
 /// The maker of blank segments: a thread of its own, since zeroing one takes longer than any
-/// append may wait. Runs until the log writer is gone.
-pub fn make_spares<D: Disk>(jobs: &Receiver<SpareJob<D>>, back: &Sender<Job<D>>) {
-    while let Ok(job) = jobs.recv() {
-        if back.send(Job::Spare(job.run())).is_err() {
+/// append may wait. Looks at the room on the disk too, which may also take a while. Runs until the
+/// log writer is gone.
+pub fn make_spares<D: Disk>(
+    jobs: &Receiver<SpareJob<D>>,
+    back: &Sender<Job<D>>,
+    disk: &D,
+    room: &Room,
+) {
+    loop {
+        match jobs.recv_timeout(LOOK_EVERY) {
+            Ok(job) => {
+                if back.send(Job::Spare(job.run())).is_err() {
+                    return;
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if let Ok(free_bytes) = disk.free_bytes() {
+            room.see(free_bytes);
+        }
+        room.tell();
+        if room.is_short() && back.send(Job::Rest).is_err() {
             return;
         }
     }

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::{
-    self, Body, Entry, Index, LogRoom, Message, NodeId, Payload, Persist, PersistSeq, RaftNode,
+    self, Entry, Index, LogRoom, Message, NodeId, Payload, Persist, PersistSeq, RaftNode,
     ReadGrant, Ready, Refusal, RequestId, Restored, Role, SnapshotMeta, Term, Transition,
 };
 
@@ -23,6 +23,7 @@ mod membership;
 mod proposals;
 mod snapshots;
 mod transfers;
+mod vote_requests;
 
 use disk::DiskWatch;
 use membership::MembershipWork;
@@ -54,7 +55,9 @@ pub struct ReplicaConfig {
     pub proposal_bytes_max: usize,
     /// Reads that wait at once; more are refused.
     pub reads_max: usize,
-    /// Log kept in memory for followers that lag; those further behind get a snapshot.
+    /// Log kept in memory for followers that lag, at most; those further behind get a snapshot. No
+    /// more is kept than the larger of the data and `snapshot_log_bytes_min`, as a snapshot is
+    /// shorter then.
     pub log_room: LogRoom,
     /// The least log that makes a snapshot worth its while. The due size is the larger of this
     /// and the data, so that snapshots cost a constant factor of what is written.
@@ -218,8 +221,10 @@ impl<T> Replica<T> {
             Event::Read { ticket } => self.read(ticket),
             Event::Persisted { seq } => self.persisted(seq),
             Event::Applied { index, data_bytes } => self.on_applied(index, data_bytes),
+            Event::Shrunk { data_bytes } => self.data_is(data_bytes),
+            Event::RoomShort(short) => self.snapshots.room_short = short,
             Event::SnapshotSaved { meta } => self.snapshot_saved(&meta),
-            Event::SnapshotFailed => self.snapshots.saving = None,
+            Event::SnapshotFailed => self.snapshot_failed(),
             Event::SnapshotSent { to, upto, ok } => self.raft.snapshot_sent(to, ok, upto),
             Event::Transfer { to, ticket } => self.transfer(to, ticket),
             Event::Change { changes, ticket } => self.change(changes, ticket),
@@ -250,6 +255,7 @@ impl<T> Replica<T> {
         // Deadlines are coarse: a look every few ticks spares the walk over all that waits.
         if self.now.is_multiple_of(8) {
             self.expire();
+            self.tick_snapshots();
         }
         if self.seen.leader.is_none() && self.leaderless_too_long() {
             let parked = self.waiters.give_up_parked();
@@ -486,11 +492,7 @@ impl<T> Replica<T> {
         {
             self.catch_up = CatchUp::Done;
         }
-        self.raft.shrink_log(self.config.log_room);
-        let due = self.config.snapshot_log_bytes_min.max(data_bytes);
-        if self.snapshots.log_bytes > due {
-            self.save_snapshot();
-        }
+        self.data_is(data_bytes);
     }
 
     fn read_granted(&mut self, grant: ReadGrant) {
@@ -543,20 +545,6 @@ impl<T> Replica<T> {
                 self.fail_all(reads, RequestError::TooManyRequests);
             }
         }
-    }
-
-    /// Asks the core for a vote as a peer would; [`Self::send`] catches the reply on its way out.
-    fn vote_request(&mut self, candidate: NodeId, term: Term, ticket: T) {
-        let me = self.config.raft.id;
-        if candidate == me || !self.raft.membership().is_voter(candidate) {
-            self.effects.push(Effect::VoteReply { ticket, granted: false });
-            return;
-        }
-        let deadline = self.now + u64::from(self.config.request_ticks);
-        self.votes.ask(candidate, term, ticket, deadline);
-        let last = raft::EntryId::default();
-        let body = Body::RequestVote { last, pre_vote: false, transfer: false };
-        self.raft.step(Message { from: candidate, to: me, term, body });
     }
 
     /// Lets a message go, unless it answers a vote that was asked for through a door.

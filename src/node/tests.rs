@@ -470,3 +470,42 @@ fn a_disk_that_hangs_shows_and_costs_the_leadership() {
     assert!(world.members[&id(leader)].disk_stalled());
     assert_ne!(world.members[&id(leader)].seen().role, Role::Leader);
 }
+
+/// Each try would write until there is no room, for as long as there is none.
+#[test]
+fn a_snapshot_that_cannot_be_written_is_tried_again_ever_more_rarely() {
+    let base = SnapshotMeta { last: EntryId::default(), config: Configuration::of_voters([id(1)]) };
+    let restored = Restored {
+        hard_state: HardState::default(),
+        base: base.clone(),
+        entries: Vec::new(),
+        applied: Index(0),
+    };
+    let mut replica: Replica<u32> = Replica::new(config(id(1)), restored, Index(0), 2 << 20);
+    let longest = u64::from(config(id(1)).raft.election_ticks_max) << 6;
+    let (mut asked_at, mut now) = (Vec::new(), 0);
+    replica.handle(Event::Shrunk { data_bytes: 0 });
+    while asked_at.len() < 10 {
+        for effect in replica.flush() {
+            if matches!(effect, Effect::SaveSnapshot) {
+                asked_at.push(now);
+                replica.handle(Event::SnapshotFailed);
+            }
+        }
+        replica.handle(Event::Tick);
+        now += 1;
+    }
+    let rests: Vec<u64> = asked_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(rests[0] <= 70, "the first comes soon: {rests:?}");
+    assert!(rests.windows(2).all(|pair| pair[0] <= pair[1] + 8), "{rests:?}");
+    assert!(rests[8].abs_diff(longest) <= 8, "{rests:?}");
+    // One that succeeds ends it.
+    while !replica.flush().iter().any(|effect| matches!(effect, Effect::SaveSnapshot)) {
+        replica.handle(Event::Tick);
+    }
+    replica.handle(Event::SnapshotSaved { meta: base });
+    for _ in 0..2 * longest {
+        replica.handle(Event::Tick);
+        assert!(!replica.flush().iter().any(|effect| matches!(effect, Effect::SaveSnapshot)));
+    }
+}

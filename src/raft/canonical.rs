@@ -16,6 +16,8 @@
 //! logs, the one with the lower id has more right. That touches no durable state. A checker that
 //! takes states for equal up to names sees such a race from one side only.
 
+mod follower_progress;
+
 use std::collections::BTreeSet;
 
 use super::change::{Aim, Change};
@@ -26,7 +28,6 @@ use super::log::{Batch, Log};
 use super::membership::Membership;
 use super::message::{Body, Message, Refusal};
 use super::node::{DiskCursor, Outbox, RaftNode, RoleState};
-use super::progress::{CatchUpRound, Progress, ProgressState, Window};
 use super::proposal::Forwards;
 use super::read_index::{ForwardedReads, ReadRounds, Round};
 use super::ready::ReadGrant;
@@ -369,6 +370,7 @@ impl<'a> Words<'a> {
             told_removed,
             // The searches report none.
             reached: _,
+            pre_votes_refused,
             forwards,
             disk,
             out,
@@ -383,6 +385,8 @@ impl<'a> Words<'a> {
         self.log(log, disk.done);
         self.membership(membership);
         self.flag(*told_removed);
+        // Only lengthens rests.
+        self.tick_count(*pre_votes_refused);
         self.forwards(forwards);
         let DiskCursor { issued, done, dirty, hard_state_in } = disk;
         self.batch_number(*issued, *done);
@@ -486,49 +490,6 @@ impl<'a> Words<'a> {
                 self.flag(*told);
             }
             None => self.number(0),
-        }
-    }
-
-    fn progress(&mut self, progress: &Progress) {
-        let Progress {
-            matched,
-            next,
-            state,
-            silent_ticks,
-            missed_ticks,
-            round_confirmed,
-            commit_told,
-            commit_awaited,
-            round: CatchUpRound { goal, ticks, kept_up },
-            prodded,
-        } = progress;
-        self.number(matched.0);
-        self.number(next.0);
-        self.tick_count(*silent_ticks);
-        self.tick_count(*missed_ticks);
-        self.number(*round_confirmed);
-        self.number(commit_told.0);
-        self.number(commit_awaited.0);
-        self.number(goal.0);
-        self.tick_count(*ticks);
-        self.flag(*kept_up);
-        self.flag(*prodded);
-        match state {
-            ProgressState::Probe { paused } => {
-                self.number(1);
-                self.flag(*paused);
-            }
-            ProgressState::Replicate(Window { messages, bytes: _ }) => {
-                self.number(2);
-                self.list_of(messages.iter(), |words, (last, bytes)| {
-                    words.number(last.0);
-                    words.number(*bytes as u64);
-                });
-            }
-            ProgressState::Snapshot { waited_ticks } => {
-                self.number(3);
-                self.tick_count(*waited_ticks);
-            }
         }
     }
 

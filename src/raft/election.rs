@@ -9,6 +9,9 @@
 //! A broken connection to the leader is taken for a hint that it died: instead of the whole
 //! election timeout, a small random delay passes before the pre-vote. A false alarm is harmless:
 //! the others still hear the leader and refuse.
+//!
+//! A member that its leader cannot reach, while its own requests reach everybody, is refused for as
+//! long as that lasts. After some refusals in a row it asks less often, until there is any news.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -20,6 +23,14 @@ use super::node::{RaftNode, RoleState};
 use super::notice::{Cause, Notice};
 use super::quorum::{self, Tally};
 use super::types::{EntryId, NodeId, Term};
+
+/// After so many pre-votes in a row that a quorum refused, the rests between them double. A real
+/// election is over long before.
+const PRE_VOTES_AT_FULL_PACE: u32 = 8;
+
+/// How often they double: if the others lose their leader too, and can do nothing without this
+/// member, they do not wait for longer than that.
+const PRE_VOTE_DOUBLINGS_MAX: u32 = 4;
 
 /// A campaign, or the question whether to start one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -137,7 +148,10 @@ impl RaftNode {
 
     /// How long to wait before the next pre-vote, when the last one came to nothing.
     fn draw_retry(&mut self) -> u32 {
-        self.chance.between(self.config.heartbeat_ticks, self.config.election_ticks_min)
+        let doublings = self.pre_votes_refused.saturating_sub(PRE_VOTES_AT_FULL_PACE);
+        let ticks =
+            self.chance.between(self.config.heartbeat_ticks, self.config.election_ticks_min);
+        ticks.saturating_mul(1 << doublings.min(PRE_VOTE_DOUBLINGS_MAX))
     }
 
     /// Whether a candidate is worth listening to at all, before its term means anything here.
@@ -225,6 +239,7 @@ impl RaftNode {
 
     /// A pre-vote was granted: its winner gets time for its campaign.
     fn give_way(&mut self) {
+        self.pre_votes_refused = 0;
         match &mut self.role {
             RoleState::Follower(follower) => follower.give_way(self.config.loss_delay_ticks_max),
             RoleState::PreCandidate(_) => self.stand_back(),
@@ -238,6 +253,8 @@ impl RaftNode {
         self.become_follower(None);
         if let RoleState::Follower(follower) = &mut self.role {
             follower.campaign_in_ticks = Some(delay_ticks);
+            // No leader is known whose silence could mean anything before that.
+            follower.timeout_ticks = follower.timeout_ticks.max(delay_ticks);
         }
     }
 
@@ -325,6 +342,10 @@ impl RaftNode {
     fn lose(&mut self, pre_vote: bool) {
         let refused = self.answered(false);
         self.out.note(Notice::Refused { pre_vote, refused });
+        if pre_vote {
+            let matters_max = PRE_VOTES_AT_FULL_PACE + PRE_VOTE_DOUBLINGS_MAX;
+            self.pre_votes_refused = (self.pre_votes_refused + 1).min(matters_max);
+        }
         self.stand_back();
         if let RoleState::Follower(follower) = &mut self.role
             && !pre_vote

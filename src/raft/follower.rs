@@ -86,6 +86,7 @@ impl RaftNode {
             return false;
         }
         self.term_leader = Some(from);
+        self.pre_votes_refused = 0;
         match &mut self.role {
             RoleState::Follower(follower) if follower.leader == Some(from) => {
                 if !follower.link_lost {

@@ -51,6 +51,8 @@ pub struct RaftNode {
     /// The address at which each peer was last reached by a connection of this member, or `None`
     /// if it has not been reached yet. A peer without an entry: the caller does not report that.
     pub(super) reached: BTreeMap<NodeId, Option<String>>,
+    /// Pre-votes in a row that a quorum refused, as far as it matters.
+    pub(super) pre_votes_refused: u32,
     pub(super) forwards: Forwards,
     pub(super) disk: DiskCursor,
     pub(super) out: Outbox,
@@ -132,6 +134,7 @@ impl RaftNode {
             membership,
             told_removed: false,
             reached: BTreeMap::new(),
+            pre_votes_refused: 0,
             forwards: Forwards::after_restart(),
             disk: DiskCursor::default(),
             out: Outbox::default(),
@@ -296,6 +299,7 @@ impl RaftNode {
         self.term = term;
         self.vote = None;
         self.term_leader = None;
+        self.pre_votes_refused = 0;
         self.forwards = Forwards::in_new_term();
         if !proof::mutant(Mutant::TermUnsaved) {
             self.disk.hard_state_changed();

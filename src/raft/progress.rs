@@ -35,6 +35,10 @@ pub struct Progress {
     pub(super) round: CatchUpRound,
     /// Since the last heartbeat, it was already looked into whether messages to it got lost.
     pub(super) prodded: bool,
+    /// Snapshots that failed to arrive since the last that did.
+    pub(super) snapshot_failures: u32,
+    /// No snapshot is sent before so many ticks have passed.
+    pub(super) snapshot_rest_ticks: u32,
 }
 
 /// A learner's round of replication (thesis §4.2.1): it ends when the learner holds what the log
@@ -63,6 +67,9 @@ impl CatchUpRound {
         self.kept_up && self.ticks < ticks_max
     }
 }
+
+/// The longest rest between two failed snapshots is this power of two times the first.
+const SNAPSHOT_REST_DOUBLINGS_MAX: u32 = 6;
 
 /// How entries travel to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -124,6 +131,8 @@ impl Progress {
             commit_awaited: Index(0),
             round: CatchUpRound { goal: next.prev(), ticks: 0, kept_up: false },
             prodded: false,
+            snapshot_failures: 0,
+            snapshot_rest_ticks: 0,
         }
     }
 
@@ -156,12 +165,14 @@ impl Progress {
             ProgressState::Probe { .. } => {
                 self.next = self.matched.next();
                 self.state = ProgressState::Replicate(Window::default());
+                self.snapshot_arrived();
             }
             ProgressState::Snapshot { .. } => {
                 // However it got there: once the log reaches back to it, no snapshot is needed.
                 if self.matched >= log_base {
                     self.next = self.matched.next();
                     self.state = ProgressState::Replicate(Window::default());
+                    self.snapshot_arrived();
                 }
             }
         }
@@ -229,6 +240,23 @@ impl Progress {
         if let ProgressState::Probe { paused } = &mut self.state {
             *paused = false;
         }
+    }
+
+    /// A snapshot did not arrive. The first failure may be an accident of the connection, and the
+    /// next attempt waits for nothing; a follower that cannot store one is asked again after ever
+    /// longer rests, the first of `first_rest_ticks`.
+    pub fn snapshot_failed(&mut self, first_rest_ticks: u32) {
+        self.snapshot_failures = self.snapshot_failures.saturating_add(1);
+        if let Some(doublings) = self.snapshot_failures.checked_sub(2) {
+            let doublings = doublings.min(SNAPSHOT_REST_DOUBLINGS_MAX);
+            self.snapshot_rest_ticks = first_rest_ticks.saturating_mul(1 << doublings);
+        }
+    }
+
+    /// A snapshot arrived, or none is needed.
+    pub fn snapshot_arrived(&mut self) {
+        self.snapshot_failures = 0;
+        self.snapshot_rest_ticks = 0;
     }
 
     /// It needs a snapshot.

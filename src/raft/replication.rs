@@ -406,6 +406,11 @@ fn replicate_to(
                 progress.pause();
                 return false;
             }
+            if progress.snapshot_rest_ticks > 0 {
+                proof::mark(Mark::SnapshotRested);
+                progress.pause();
+                return false;
+            }
             progress.await_snapshot();
             return true;
         }

@@ -3,7 +3,9 @@
 //! Only what a snapshot stands for passes through here. Its content travels beside, is checked
 //! before `InstallSnapshot` is shown to the core, and goes into the state machine by the caller's
 //! hand. The leader asks its caller to send one, once, and waits to hear how that went; since the
-//! word may be lost, it looks for itself now and then, and in the end asks again.
+//! word may be lost, it looks for itself now and then, and in the end asks again. A follower to
+//! which snapshots fail again and again (its disk is full, say) is sent one after ever longer
+//! rests: each attempt costs the leader's disk and the network as much as the state is large.
 
 use crate::proof::{self, Mark, Mutant};
 
@@ -29,6 +31,7 @@ impl RaftNode {
     /// follower's own confirmation comes on its own.
     pub fn snapshot_sent(&mut self, peer: NodeId, ok: bool, upto: Index) {
         let last = self.log.last().index;
+        let timeout_ticks = self.config.election_ticks_max;
         let RoleState::Leader(leader) = &mut self.role else {
             return;
         };
@@ -37,8 +40,11 @@ impl RaftNode {
         };
         match progress.state() {
             ProgressState::Snapshot { .. } => {
-                if !ok {
+                if ok {
+                    progress.snapshot_arrived();
+                } else {
                     proof::mark(Mark::SnapshotFailed);
+                    progress.snapshot_failed(timeout_ticks);
                 }
                 let reached = if ok { upto.min(last) } else { Index(0) };
                 progress.probe_from(reached.max(progress.matched()).next());
@@ -59,6 +65,7 @@ impl RaftNode {
         let mut look_at = Vec::new();
         for (id, progress) in &mut leader.peers {
             let next = progress.matched().next();
+            progress.snapshot_rest_ticks = progress.snapshot_rest_ticks.saturating_sub(1);
             if let ProgressState::Snapshot { waited_ticks } = progress.state_mut() {
                 *waited_ticks += 1;
                 if *waited_ticks >= timeout_ticks * SNAPSHOT_PATIENCE_TIMEOUTS {

@@ -64,7 +64,13 @@ pub fn open<D: Disk>(
     let recovery = Recovery::open(disk, options, identity, Arc::clone(&lock))?
         .ok_or_else(|| Error::corrupt(directory(), 0, "the log is missing"))?;
     let snapshots = SnapshotStore::open(disk, identity, recovery.base(), lock)?;
-    let openings = openings::count(disk)?;
+    let openings = openings::count(disk).or_else(|error| {
+        // It takes a few bytes, and without a start nothing can be deleted.
+        if !error.is_full() || disk.remove(segment::RESERVE).is_err() {
+            return Err(error);
+        }
+        openings::count(disk)
+    })?;
     Ok(Opening { recovery, snapshots, formed: found.is_none(), openings })
 }
 
@@ -152,7 +158,7 @@ fn form<D: Disk>(
     };
     let name = segment::spare_name(1);
     let bytes = options.urgent_segment_bytes;
-    let spare = SpareJob { disk: disk.clone(), name, reuse: false, bytes }.run()?;
+    let spare = SpareJob { disk: disk.clone(), name, reuse: false, bytes, left_bytes: 0 }.run()?;
     let place = Place { segment: 1, offset_bytes: 0, previous: 0 };
     let active = wal::begin_segment(disk, spare, place, state.start(identity, 0))?;
     active.file.sync_data().context("sync", || disk.path(&segment::name(1)))?;

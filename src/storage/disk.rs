@@ -101,6 +101,16 @@ impl RealDisk {
     }
 }
 
+impl RealDisk {
+    /// Bytes of the whole file system.
+    pub fn total_bytes(&self) -> Result<u64, Error> {
+        let stat = rustix::fs::statvfs(self.root.as_path());
+        let stat =
+            stat.map_err(io::Error::from).context("ask for the size of", || self.path(""))?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+}
+
 impl Disk for RealDisk {
     type File = RealFile;
     type Lock = RealLock;

@@ -1,16 +1,17 @@
 //! What can go wrong with the disk, in one enum. Every variant names the file, because the
 //! operator who reads the one line has nothing else to go by.
 //!
-//! No variant is for retrying: after a failed write or `fsync` the kernel may have dropped the
-//! data and marked its pages clean, so a later success would prove nothing.
+//! One variant is for retrying: [`Error::NoRoom`], which comes before anything was written. After a
+//! failed write or `fsync` the kernel may have dropped the data and marked its pages clean, so a
+//! later success would prove nothing.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::identity::Identity;
 
-/// A failure of the storage room. All of them end the process with exit code 74, but for those of
-/// a snapshot being written, which may also be given up.
+/// A failure of the storage room. All of them end the process, but for want of room for another
+/// segment, which may be waited for, and those of a snapshot being written, which may be given up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused or failed.
@@ -20,6 +21,14 @@ pub enum Error {
         path: PathBuf,
         /// What was tried, as a verb.
         op: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no room for another segment of the log. Nothing was written: it may be tried again.
+    #[error("no room for {}: {source}", path.display())]
+    NoRoom {
+        /// The file that was to be made.
+        path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
@@ -74,10 +83,22 @@ impl Error {
     /// Whether the disk is full.
     pub fn is_full(&self) -> bool {
         match self {
-            Self::Io { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
+            Self::NoRoom { .. } => true,
+            Self::Io { source, .. } => is_full(source),
             Self::Corrupt { .. }
+            | Self::Version { .. }
+            | Self::ForeignDirectory { .. }
+            | Self::Locked { .. }
+            | Self::Poisoned { .. } => false,
+        }
+    }
+
+    /// Whether nothing was done, so that the same may be tried again later.
+    pub fn may_be_tried_again(&self) -> bool {
+        match self {
+            Self::NoRoom { .. } => true,
+            Self::Io { .. }
+            | Self::Corrupt { .. }
             | Self::Version { .. }
             | Self::ForeignDirectory { .. }
             | Self::Locked { .. }
@@ -88,6 +109,11 @@ impl Error {
     pub(super) fn corrupt(path: PathBuf, offset_bytes: u64, what: impl Into<String>) -> Self {
         Self::Corrupt { path, offset_bytes, what: what.into() }
     }
+}
+
+/// Whether the disk, or what this user may have of it, is full.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Turns an `io::Error` into an [`Error::Io`], with what was tried and on what.

@@ -24,7 +24,7 @@ use super::record::{LogRecord, RecordReader, Start};
 use super::segment::{self, GroupReader, Next};
 use super::spare;
 use super::state::{LogState, Volume};
-use super::wal::{self, Active, Options, Sealed, Spares, Wal};
+use super::wal::{self, Active, Blank, Options, Sealed, Spares, Wal};
 
 /// What the log says, in the order in which it was said. Entries at or below the base are left
 /// out.
@@ -58,6 +58,7 @@ pub struct Recovery<D: Disk> {
     /// Segments that were released, or never begun.
     leftovers: Vec<u64>,
     spare_names: Vec<String>,
+    reserve_exists: bool,
 }
 
 impl<D: Disk> Recovery<D> {
@@ -98,6 +99,7 @@ impl<D: Disk> Recovery<D> {
             vouched_bytes,
             content_bytes,
             leftovers,
+            reserve_exists: names.iter().any(|name| name == segment::RESERVE),
             spare_names: names
                 .into_iter()
                 .filter(|name| segment::parse_spare_name(name).is_some())
@@ -184,7 +186,10 @@ impl<D: Disk> Recovery<D> {
 
         let mut spares = Spares {
             ready: None,
-            awaited: false,
+            reserve: None,
+            reserve_exists: self.reserve_exists,
+            awaited: None,
+            preferred: Blank::Next,
             recyclable: Vec::new(),
             counter: self
                 .spare_names

@@ -17,6 +17,8 @@ use super::frame::{self, ALIGN_BYTES, Body, HEADER_BYTES, Header, HeaderBytes, P
 
 const NAME_PREFIX: &str = "wal-";
 const SPARE_PREFIX: &str = "spare-";
+/// The file that becomes a segment when there is no room for any other.
+pub(super) const RESERVE: &str = "reserve";
 /// One read. Bounds what recovery holds, but for a group that is larger.
 const BLOCK_BYTES: usize = 256 << 10;
 

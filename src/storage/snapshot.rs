@@ -41,6 +41,8 @@ const FOOTER_BYTES: usize = 16;
 /// or at a member on the same disk, so it must never be much. With 8 MiB, one write in a hundred
 /// took three times as long while a snapshot was written.
 const SYNC_BYTES: u64 = 256 << 10;
+/// A snapshot is given up when less is left: what is written to the log has to find room yet.
+const LEFT_BYTES: u64 = 4 << 20;
 
 /// A snapshot file that is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -411,6 +413,11 @@ impl<D: Disk> SnapshotWriter<D> {
         if self.bytes - self.synced_bytes >= SYNC_BYTES {
             self.file.sync_data().context("sync", path)?;
             self.synced_bytes = self.bytes;
+            let free_bytes = self.store.shared.disk.free_bytes();
+            if free_bytes.context("ask for the room left for", path)? < LEFT_BYTES {
+                let source = std::io::ErrorKind::StorageFull.into();
+                return Err(Error::NoRoom { path: path(), source });
+            }
         }
         Ok(())
     }

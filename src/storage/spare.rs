@@ -8,7 +8,7 @@
 use crate::proof::{Mutant, mutant};
 
 use super::disk::{Access, Disk, DiskFile};
-use super::error::{Context, Error};
+use super::error::{Context, Error, is_full};
 
 /// One write of zeros.
 const STEP_BYTES: u64 = 1 << 20;
@@ -31,13 +31,35 @@ pub struct SpareJob<D: Disk> {
     /// Whether the file exists, to be written over.
     pub(super) reuse: bool,
     pub(super) bytes: u64,
+    /// Room that is to be left for others.
+    pub(super) left_bytes: u64,
 }
 
 impl<D: Disk> SpareJob<D> {
-    /// Makes the spare. A failure leaves the log as it was; a full disk shows here first.
+    /// Makes the spare. A failure leaves the log as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRoom`] without a try if the room is known to be too little: a try would take, for
+    /// a while, what appends and snapshots still need.
     pub fn run(self) -> Result<Spare<D>, Error> {
-        let Self { disk, name, reuse, bytes } = self;
+        let path = self.disk.path(&self.name);
+        self.make().map_err(|error| match error {
+            Error::Io { source, .. } if is_full(&source) => Error::NoRoom { path, source },
+            other => other,
+        })
+    }
+
+    fn make(self) -> Result<Spare<D>, Error> {
+        let Self { disk, name, reuse, bytes, left_bytes } = self;
         let path = || disk.path(&name);
+        if !reuse {
+            let free_bytes = disk.free_bytes().context("ask for the room left for", path)?;
+            if free_bytes < bytes + left_bytes {
+                let source = std::io::ErrorKind::StorageFull.into();
+                return Err(Error::Io { path: path(), op: "make", source });
+            }
+        }
         let access = if reuse { Access::Write } else { Access::Create };
         let file = disk.open(&name, access).context("open", path)?;
         let from = if reuse && mutant(Mutant::SpareNotZeroed) { bytes } else { 0 };

@@ -5,9 +5,14 @@
 //! one is full the next is begun, and those that a snapshot covers are recycled
 //! ([`release`](Wal::release)). `docs/wal.md` has every byte and every promise.
 //!
+//! On a disk that is full the log goes on in a file kept for that, the *reserve*: deletions, votes
+//! and what makes room again still get through. When that is full too, an append fails with
+//! [`Error::NoRoom`] before anything is written, and may be tried again.
+//!
 //! Deliberately absent: reading. The log is read once, by [`Recovery`](super::Recovery), and what
-//! the core needs later it keeps in memory. Also absent: a second try. After a failed write or
-//! sync nobody knows what the disk holds, so the log is *poisoned* and the process must end.
+//! the core needs later it keeps in memory. Also absent: a second try after any other error. After
+//! a failed write or sync nobody knows what the disk holds, so the log is *poisoned* and the
+//! process must end.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -24,6 +29,9 @@ use super::record::{self, LogRecord, Start};
 use super::segment;
 use super::spare::{Spare, SpareJob};
 use super::state::{LogState, Volume};
+
+/// The reserve is so many times as long as the shortest segment.
+const RESERVE_URGENT_SEGMENTS: u64 = 4;
 
 /// A group that holds a hard state and nothing else.
 const VOUCHER_BYTES: u64 = 128;
@@ -47,6 +55,20 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Sizes for a file system of `total_bytes`: a segment takes at most a sixteenth of it, since
+    /// several are there at a time, and only whole ones are given back.
+    pub fn for_disk(total_bytes: u64) -> Self {
+        let sizes = Self::default();
+        let part_bytes = (total_bytes / 16).next_multiple_of(1 << 20);
+        let segment_bytes = part_bytes.clamp(sizes.urgent_segment_bytes, sizes.segment_bytes);
+        Self { segment_bytes, ..sizes }
+    }
+
+    /// The length of the reserve.
+    pub fn reserve_bytes(&self) -> u64 {
+        RESERVE_URGENT_SEGMENTS * self.urgent_segment_bytes
+    }
+
     pub(super) fn check(&self) {
         for bytes in [self.segment_bytes, self.urgent_segment_bytes] {
             let whole_sectors = bytes.is_multiple_of(SECTOR_BYTES as u64);
@@ -98,12 +120,27 @@ pub(super) struct Sealed {
 /// The supply of blank files.
 pub(super) struct Spares<D: Disk> {
     pub ready: Option<Spare<D>>,
-    /// A job is out that will bring one.
-    pub awaited: bool,
+    /// For want of any other.
+    pub reserve: Option<Spare<D>>,
+    /// There is a file of the reserve's name.
+    pub reserve_exists: bool,
+    /// A job is out that will bring one of them.
+    pub awaited: Option<Blank>,
+    /// What is tried for first, if both are wanted.
+    pub preferred: Blank,
     /// Files of segment length to be zeroed again.
     pub recyclable: Vec<String>,
     /// For names.
     pub counter: u64,
+}
+
+/// What a [`SpareJob`] is to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blank {
+    /// The next segment.
+    Next,
+    /// The reserve.
+    Reserve,
 }
 
 impl<D: Disk> Spares<D> {
@@ -213,36 +250,95 @@ impl<D: Disk> Wal<D> {
         })
     }
 
-    /// The work of making the next segment, if it is needed and not under way. To be run on
-    /// another thread and answered by [`add_spare`](Self::add_spare) or
+    /// The work of making the next segment or the reserve, if it is needed and not under way. To be
+    /// run on another thread and answered by [`add_spare`](Self::add_spare) or
     /// [`spare_failed`](Self::spare_failed). Without it an append makes a small segment itself.
     pub fn spare_job(&mut self) -> Option<SpareJob<D>> {
-        if self.spares.awaited || self.spares.ready.is_some() || self.poisoned {
+        let spares = &self.spares;
+        if spares.awaited.is_some() || self.poisoned {
             return None;
         }
-        self.spares.awaited = true;
+        let wanted = match (spares.ready.is_none(), spares.reserve.is_none()) {
+            (false, false) => return None,
+            (true, true) => spares.preferred,
+            (true, false) => Blank::Next,
+            (false, true) => Blank::Reserve,
+        };
+        self.spares.awaited = Some(wanted);
+        if wanted == Blank::Reserve {
+            return Some(SpareJob {
+                disk: self.disk.clone(),
+                name: segment::RESERVE.to_owned(),
+                reuse: self.spares.reserve_exists,
+                bytes: self.options.reserve_bytes(),
+                left_bytes: 0,
+            });
+        }
         let recycled = self.spares.recyclable.pop();
         let reuse = recycled.is_some();
         if reuse {
             mark(Mark::SpareRecycled);
         }
         let name = recycled.unwrap_or_else(|| self.spares.next_name());
-        Some(SpareJob { disk: self.disk.clone(), name, reuse, bytes: self.options.segment_bytes })
+        Some(SpareJob {
+            disk: self.disk.clone(),
+            name,
+            reuse,
+            bytes: self.options.segment_bytes,
+            left_bytes: self.options.reserve_bytes(),
+        })
     }
 
     /// Takes what a [`SpareJob`] made.
     pub fn add_spare(&mut self, spare: Spare<D>) {
-        assert!(self.spares.ready.is_none(), "one spare at a time is asked for");
-        self.spares.awaited = false;
-        self.spares.ready = Some(spare);
+        let reserve = spare.name == segment::RESERVE;
+        self.spares.reserve_exists |= reserve;
+        let place = if reserve { &mut self.spares.reserve } else { &mut self.spares.ready };
+        assert!(place.is_none(), "one spare at a time is asked for");
+        *place = Some(spare);
+        self.spares.awaited = None;
+        self.spares.preferred = Blank::Next;
     }
 
     /// A [`SpareJob`] failed; the next call of [`spare_job`](Self::spare_job) asks again.
     pub fn spare_failed(&mut self) {
-        self.spares.awaited = false;
+        // If there is no room for the one, there may be for the other.
+        self.spares.preferred = match self.spares.awaited.take() {
+            Some(Blank::Next) => Blank::Reserve,
+            Some(Blank::Reserve) => {
+                // The job has removed the file.
+                self.spares.reserve_exists = false;
+                Blank::Next
+            }
+            None => self.spares.preferred,
+        };
     }
 
-    /// Runs `work`, unless something failed before; if it fails, nothing runs after.
+    /// Whether the next segment is ready.
+    pub fn has_spare(&self) -> bool {
+        self.spares.ready.is_some()
+    }
+
+    /// Whether there is a reserve for when the disk is full.
+    pub fn has_reserve(&self) -> bool {
+        self.spares.reserve.is_some()
+    }
+
+    /// Removes the files that were kept only to be used again.
+    pub fn remove_recyclable(&mut self) -> Result<(), Error> {
+        if self.spares.recyclable.is_empty() {
+            return Ok(());
+        }
+        self.guarded(|wal| {
+            for name in std::mem::take(&mut wal.spares.recyclable) {
+                wal.disk.remove(&name).context("remove", || wal.disk.path(&name))?;
+            }
+            wal.disk.sync_dir().context("sync the directory", || wal.disk.path(""))
+        })
+    }
+
+    /// Runs `work`, unless something failed before; if it fails, nothing runs after, but for a
+    /// failure that comes before anything is done.
     pub(super) fn guarded<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, Error>,
@@ -251,7 +347,7 @@ impl<D: Disk> Wal<D> {
             return Err(Error::Poisoned { path: self.path() });
         }
         let result = work(self);
-        self.poisoned = result.is_err();
+        self.poisoned = result.as_ref().is_err_and(|error| !error.may_be_tried_again());
         result
     }
 
@@ -346,6 +442,10 @@ impl<D: Disk> Wal<D> {
 
     /// Seals the active segment, all of it durable, and begins the next.
     fn roll(&mut self, group_bytes: u64) -> Result<(), Error> {
+        let start = self.state.start(self.identity, self.active.place.offset_bytes);
+        let room_bytes = group_bytes + frame::group_bytes(start_group(&start).len() - HEADER_BYTES);
+        // Before anything else: if there is none, nothing has been done.
+        let blank = self.next_segment(room_bytes)?;
         mark(Mark::SegmentRolled);
         self.sync_active()?;
         self.sealed.push_back(Sealed {
@@ -353,20 +453,29 @@ impl<D: Disk> Wal<D> {
             last: self.state.last.index,
             file_bytes: self.active.file_bytes,
         });
-        let previous_end_bytes = self.active.place.offset_bytes;
-        let start = self.state.start(self.identity, previous_end_bytes);
-        let room_bytes = group_bytes + frame::group_bytes(start_group(&start).len() - HEADER_BYTES);
-        let spare = match self.spares.ready.take_if(|spare| spare.bytes >= room_bytes) {
-            Some(spare) => spare,
-            None => self.urgent_spare(room_bytes)?,
-        };
         let place = Place {
             segment: self.active.place.segment + 1,
             offset_bytes: 0,
             previous: self.active.place.previous,
         };
-        self.active = begin_segment(&self.disk, spare, place, start)?;
+        self.active = begin_segment(&self.disk, blank, place, start)?;
         Ok(())
+    }
+
+    fn next_segment(&mut self, room_bytes: u64) -> Result<Spare<D>, Error> {
+        let fits = |spare: &mut Spare<D>| spare.bytes >= room_bytes;
+        if let Some(spare) = self.spares.ready.take_if(fits) {
+            return Ok(spare);
+        }
+        match self.urgent_spare(room_bytes) {
+            Err(error @ Error::NoRoom { .. }) => {
+                let reserve = self.spares.reserve.take_if(fits).ok_or(error)?;
+                mark(Mark::ReserveUsed);
+                self.spares.reserve_exists = false;
+                Ok(reserve)
+            }
+            made => made,
+        }
     }
 
     fn urgent_spare(&mut self, room_bytes: u64) -> Result<Spare<D>, Error> {
@@ -374,7 +483,8 @@ impl<D: Disk> Wal<D> {
         let bytes = room_bytes.next_multiple_of(SECTOR_BYTES as u64);
         let bytes = bytes.max(self.options.urgent_segment_bytes);
         let name = self.spares.next_name();
-        SpareJob { disk: self.disk.clone(), name, reuse: false, bytes }.run()
+        let disk = self.disk.clone();
+        SpareJob { disk, name, reuse: false, bytes, left_bytes: 0 }.run()
     }
 
     fn sync_active(&mut self) -> Result<(), Error> {

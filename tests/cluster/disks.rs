@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use crate::common::{Cluster, Member, Options};
+use raft_node::proto::etcdserverpb::CompactionRequest;
+
+use crate::common::http::gauge;
+use crate::common::{self, Cluster, Member, Options, within};
 
 const DISK: i32 = 74;
+const DISK_FULL: i32 = 75;
 
 fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -120,9 +124,9 @@ async fn a_read_only_file_system_is_refused() {
     assert!(told.contains("Read-only file system"), "{told}");
 }
 
-/// The member with the full disk ends; the others do not notice more than that.
+/// A member without room waits for some; the others go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_ends_one_member_and_loses_nothing() {
+async fn a_full_disk_stops_one_member_until_there_is_room_and_loses_nothing() {
     let mut cluster = Cluster::prepare(Options::default()).await;
     let Some(mount) = Mount::tmpfs(cluster.root().join("disk"), "160m") else {
         return;
@@ -134,30 +138,100 @@ async fn a_full_disk_ends_one_member_and_loses_nothing() {
     cluster.settled().await;
     cluster.client(2).surely_put("before", "v").await;
     mount.fill();
+    let addr = cluster.member(2).client_addr.clone();
     let writer = cluster.client(1).clone();
     let filling = tokio::spawn(async move {
-        let mut acked = 0;
-        for count in 0_u64..2000 {
+        for count in 0_u64.. {
             let key = format!("fill/{}", count % 8);
-            if writer.put(&key, vec![7; 256 << 10]).await.is_ok() {
-                acked += 1;
-            }
+            drop(writer.put(&key, vec![7; 256 << 10]).await);
         }
-        acked
     });
-    let status = cluster.member(2).exit(Duration::from_mins(1)).await;
+    // It is no longer ready once its log waits; but it lives, and a restart would not help it.
+    within(Duration::from_mins(2), "member 2 to wait for room", async || match common::http::get(
+        &addr, "/readyz",
+    )
+    .await
+    .status
+    {
+        200 => Err("it is ready".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    assert_eq!(gauge(&addr, "raft_node_disk_full").await, 1);
+    assert_eq!(common::http::get(&addr, "/livez").await.status, 200);
     filling.abort();
-    assert_eq!(status.code(), Some(DISK), "{status}");
-    let log = cluster.member(2).log();
-    assert!(log.contains("No space left on device"), "{log}");
     cluster.settled_among(&[1, 3]).await;
     cluster.client(1).surely_put("after", "v").await;
+    cluster.member(2).assert_runs();
     // With room again it is a member like the others.
     mount.make_room();
-    cluster.restart(2);
     let lead = cluster.settled().await;
     cluster.caught_up(2, lead.id).await;
     assert_eq!(cluster.client(2).sure_value("after").await, Some(b"v".to_vec()));
+    let log = cluster.member(2).log();
+    let told = log.lines().filter(|line| line.contains("the disk is full")).count();
+    assert!((1..4).contains(&told), "{told} lines: {log}");
+    cluster.member(2).assert_runs();
+}
+
+/// What fills the disk can be deleted, and then there is room again, without any restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_takes_deletions_and_compactions_and_then_writes_again() {
+    let mut cluster = Cluster::prepare(Options::single()).await;
+    let Some(mount) = Mount::tmpfs(cluster.root().join("disk"), "256m") else {
+        return;
+    };
+    cluster.member(1).set("RAFT_DATA_DIR", &mount.path.display().to_string());
+    cluster.member(1).start();
+    cluster.settled().await;
+    let client = cluster.client(1).clone();
+    let mut refused = None;
+    for count in 0..1024 {
+        if let Err(status) = client.put(&format!("fill/{count:04}"), vec![7; 256 << 10]).await {
+            refused = Some((count, status));
+            break;
+        }
+    }
+    let (count, status) = refused.expect("256 MiB do not fit");
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+    assert_eq!(status.message(), "etcdserver: mvcc: database space exceeded");
+    let addr = cluster.member(1).client_addr.clone();
+    assert_eq!(gauge(&addr, "raft_node_disk_full").await, 1);
+    assert_eq!(common::http::get(&addr, "/readyz").await.status, 200);
+    assert!(client.value("fill/0000").await.expect("reads are served").is_some());
+    let mut revision = 0;
+    for key in 0..count {
+        revision = client.delete(&format!("fill/{key:04}")).await.expect("deletes are taken").0;
+    }
+    let compact = CompactionRequest { revision, physical: true };
+    client.timely(client.kv().compact(compact)).await.expect("compaction is taken");
+    within(Duration::from_mins(1), "writes to be taken again", async || {
+        client.put("after", "v").await.map_err(|status| status.to_string())
+    })
+    .await;
+    cluster.member(1).assert_runs();
+    cluster.kill(1);
+    cluster.restart(1);
+    cluster.settled().await;
+    assert_eq!(client.sure_value("after").await, Some(b"v".to_vec()));
+    assert_eq!(client.sure_value("fill/0000").await, None);
+}
+
+/// Another start may go well: the code is not that of a broken disk.
+#[tokio::test]
+async fn a_start_on_a_full_disk_ends_with_a_code_of_its_own() {
+    let mut cluster = Cluster::prepare(Options::single()).await;
+    let Some(mount) = Mount::tmpfs(cluster.root().join("disk"), "64m") else {
+        return;
+    };
+    mount.fill();
+    cluster.member(1).set("RAFT_DATA_DIR", &mount.path.display().to_string());
+    let output = refused(cluster.member(1));
+    assert_eq!(output.status.code(), Some(DISK_FULL), "{output:?}");
+    mount.make_room();
+    cluster.member(1).start();
+    cluster.settled().await;
+    cluster.client(1).surely_put("k", "v").await;
 }
 
 /// A file system of a test's own, unmounted at its end.

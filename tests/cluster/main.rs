@@ -14,6 +14,7 @@ mod environment;
 mod large;
 mod links;
 mod membership;
+mod memory;
 mod reports;
 mod snapshots;
 mod stops;

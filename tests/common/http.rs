@@ -49,3 +49,11 @@ pub async fn request_with(
 pub async fn get(addr: &str, path: &str) -> Answer {
     request(addr, "GET", path).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
 }
+
+/// The value of a metric without labels of the server at `addr`.
+pub async fn gauge(addr: &str, name: &str) -> u64 {
+    let page = get(addr, "/metrics").await.body;
+    let line = page.lines().find(|line| line.split_whitespace().next() == Some(name));
+    let value = line.and_then(|line| line.split_whitespace().nth(1));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name}"))
+}

@@ -144,13 +144,17 @@ impl Member {
         assert!(ended.is_none(), "member {} ended by itself: {ended:?}", self.id);
     }
 
-    fn pid(&self) -> Pid {
-        let child = self.child.as_ref().expect("the member runs");
-        Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid")
+    /// The number of the process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the member runs").id()
+    }
+
+    fn process(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.pid()).expect("a pid")).expect("a pid")
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("signal raft-node");
+        kill_process(self.process(), signal).expect("signal raft-node");
     }
 
     /// SIGKILL, as `docker kill`: at once, whatever it is doing.
@@ -174,7 +178,8 @@ impl Member {
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
         // Its threads stop one by one, on a busy machine not at once.
-        let waited = waitpid(Some(self.pid()), WaitOptions::UNTRACED).expect("wait for raft-node");
+        let waited =
+            waitpid(Some(self.process()), WaitOptions::UNTRACED).expect("wait for raft-node");
         assert!(waited.is_some_and(|(_, status)| status.stopped()), "{waited:?}");
     }
 
@@ -185,7 +190,7 @@ impl Member {
 
     /// The most memory that the process has had so far (its `VmHWM`).
     pub fn memory_peak_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(path).expect("the member runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());

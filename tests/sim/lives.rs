@@ -30,6 +30,9 @@ pub type Entries = Vec<(Entry, Option<Ticket>)>;
 /// How soon a process that ended by itself is started again.
 const RESTART_US: u64 = 300_000;
 
+/// A log writer that waits for room looks so often whether there is some.
+const LOOK_US: u64 = 1_000_000;
+
 /// States are compared about once in so many slices.
 const COMPARE_ONE_IN: u64 = 64;
 
@@ -203,13 +206,28 @@ impl World {
             self.end_by_disk(at, &error);
             return;
         }
-        self.process(at).syncing = true;
+        let process = self.process(at);
+        process.syncing = true;
+        let waits = process.persister.is_waiting();
+        if waits && !std::mem::replace(&mut process.looking, true) {
+            self.stats.writes_held += 1;
+            let life = self.members[at].life;
+            self.queue.push(now_us + LOOK_US, Happening::Room { at, life });
+        }
         let member = &self.members[at];
         let (slow, hung_until_us, life) =
             (member.disk_slow, member.disk_hung_until_us, member.life);
         let took_us = self.chance.around(self.plan.pace.sync_us) * slow + 1;
         let at_us = (now_us + took_us).max(hung_until_us);
         self.queue.push(at_us, Happening::Synced { at, life });
+    }
+
+    /// Looks whether there is room by now, as happens once a second.
+    pub fn look_for_room(&mut self, at: usize, life: u32) {
+        if self.lives(at, life) {
+            self.process(at).looking = false;
+            self.write(at, persister::Job::Rest);
+        }
     }
 
     /// A sync ends.
@@ -358,7 +376,14 @@ impl World {
         let process = self.process(at);
         if process.batch.is_none() {
             match process.jobs.pop_front() {
-                None => return Ok(!process.applier.compact_step()),
+                None => {
+                    let more = !process.applier.compact_step();
+                    if !more {
+                        let data_bytes = process.applier.data_bytes();
+                        self.give(at, Event::Shrunk { data_bytes });
+                    }
+                    return Ok(more);
+                }
                 Some(applier::Job::Apply(entries)) => {
                     process.batch = Some(entries.into_iter());
                 }

@@ -47,6 +47,8 @@ pub struct Process {
     pub writes: VecDeque<persister::Job<SimDisk>>,
     /// A sync is under way.
     pub syncing: bool,
+    /// The log writer waits for room, and will look again.
+    pub looking: bool,
     /// A blank segment in the making.
     pub spare: Option<SpareJob<SimDisk>>,
     /// The owner of the state machine.
@@ -94,6 +96,7 @@ impl Process {
             snapshots: recovered.snapshots,
             writes: VecDeque::new(),
             syncing: false,
+            looking: false,
             spare: None,
             applier,
             jobs: VecDeque::new(),
@@ -114,7 +117,7 @@ impl Process {
         {
             self.persister.take(job)?;
         }
-        Ok(())
+        self.persister.take_held()
     }
 
     /// Asks for a blank segment, if one is wanted; true if so.

@@ -102,6 +102,8 @@ counts! {
     read_errors,
     /// Full disks.
     disks_full,
+    /// Times that a log writer began to wait for room.
+    writes_held,
     /// Bits turned over.
     bits_rotten,
     /// Writes lost.

@@ -177,6 +177,7 @@ impl World {
                 let disk = &self.members[at].disk;
                 disk.set_capacity(Some(disk.used_bytes() + room_bytes));
                 self.stats.disks_full += 1;
+                self.tell_room(at, true);
                 self.later(for_us, Mend::Room { at });
             }
             Fault::BitRot { whom, place, down_us } => self.rot(whom, place, down_us),
@@ -396,9 +397,20 @@ impl World {
                 }
             }
             Mend::Disk { at } => self.members[at].disk_slow = 1,
-            Mend::Room { at } => self.members[at].disk.set_capacity(None),
+            Mend::Room { at } => {
+                self.members[at].disk.set_capacity(None);
+                self.tell_room(at, false);
+            }
             Mend::Clock { at } => self.members[at].clock_percent = 100,
             Mend::Reveal { at } => self.power_cut(at, 500_000),
+        }
+    }
+
+    /// A member learns whether its disk is short of room.
+    fn tell_room(&mut self, at: usize, short: bool) {
+        let member = &self.members[at];
+        if member.process.is_some() && member.paused_until_us.is_none() {
+            self.give(at, Event::RoomShort(short));
         }
     }
 
@@ -414,6 +426,8 @@ impl World {
             member.disk_hung_until_us = 0;
             member.disk.set_capacity(None);
             member.disk.clear_faults();
+            self.tell_room(at, false);
+            let member = &mut self.members[at];
             if member.paused_until_us.is_some() {
                 self.resume(at);
             }

@@ -45,6 +45,8 @@ pub enum Happening {
     Synced { at: usize, life: u32 },
     /// A blank segment is made.
     Spare { at: usize, life: u32 },
+    /// A log writer that waits for room looks whether there is some.
+    Room { at: usize, life: u32 },
     /// The owner of the state machine takes a step.
     Applied { at: usize, life: u32 },
     /// The snapshot writer takes a step.
@@ -326,6 +328,7 @@ impl World {
             Happening::Unheard { at, peer, epoch } => self.notice_breakage(at, peer, epoch),
             Happening::Synced { at, life } => self.synced(at, life),
             Happening::Spare { at, life } => self.spare_made(at, life),
+            Happening::Room { at, life } => self.look_for_room(at, life),
             Happening::Applied { at, life } => self.apply(at, life),
             Happening::Saved { at, life } => self.save(at, life),
             Happening::Piece { transfer } => self.piece(transfer),
@@ -359,6 +362,7 @@ impl World {
             Happening::Lost { at, life, .. }
             | Happening::Synced { at, life }
             | Happening::Spare { at, life }
+            | Happening::Room { at, life }
             | Happening::Applied { at, life }
             | Happening::Saved { at, life }
             | Happening::Sent { at, life, .. }

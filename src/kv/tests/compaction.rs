@@ -182,3 +182,62 @@ fn a_hash_begins_anew_when_another_store_takes_the_place() {
     assert_eq!(scan.step(new.machine.store(), 9), Ok(true));
     assert_eq!(Ok(scan.finish()), new.machine.store().hash(0));
 }
+
+/// Where in memory each key's present state lies.
+fn places(node: &Node, keys: usize) -> Vec<*const u8> {
+    let store = node.machine.store();
+    let place = |key: usize| store.current(format!("{key:06}").as_bytes()).unwrap().blob().as_ptr();
+    (0..keys).map(place).collect()
+}
+
+#[test]
+fn what_a_large_compaction_leaves_moves_together_and_reads_the_same() {
+    const KEYS: usize = 2000;
+    let mut node = Node::new();
+    for round in 0..10 {
+        for key in 0..KEYS {
+            node.put(&format!("{:06}", key * 7 % KEYS), &format!("{round:0500}"));
+        }
+    }
+    let revision = node.revision() - 1000;
+    node.compact(revision).unwrap();
+    let (hash, before) = (node.hash(), places(&node, KEYS));
+    let (mut steps, mut halfway) = (0, None);
+    while !node.machine.compact_step(500) {
+        steps += 1;
+        halfway.get_or_insert_with(|| node.hash());
+    }
+    assert!(steps > 4, "some at a time");
+    let after = places(&node, KEYS);
+    assert!(before.iter().zip(&after).all(|(before, after)| before != after), "each has moved");
+    assert_eq!((halfway, node.hash()), (Some(hash), hash));
+    let last = format!("{:0500}", 9);
+    for key in 0..KEYS {
+        assert_eq!(node.get(&format!("{key:06}")).unwrap().value, last);
+    }
+    node.compact(node.revision()).unwrap();
+    node.sweep();
+    assert_eq!(places(&node, KEYS), after, "what frees little moves nothing");
+}
+
+#[test]
+fn records_of_deleted_keys_take_no_memory_in_the_end() {
+    let mut node = Node::new();
+    for key in 0..20_000 {
+        node.put(&format!("{key:06}"), &"x".repeat(200));
+    }
+    node.delete("000001", "\0");
+    node.compact(node.revision()).unwrap();
+    node.compact(node.revision()).unwrap_err();
+    node.put("000000", "y");
+    node.compact(node.revision()).unwrap();
+    node.sweep();
+    assert_eq!(node.machine.store().keys(), 1);
+    let bytes = node.machine.store().size_bytes();
+    assert!(bytes < 200_000, "{bytes} bytes for one key");
+    for key in 0..20_000 {
+        node.put(&format!("{key:06}"), "z");
+    }
+    assert_eq!(node.machine.store().keys(), 20_000);
+    assert_eq!(node.get("019999").unwrap().value, "z");
+}

@@ -66,6 +66,7 @@ impl Desk {
         for job in self.jobs.try_iter() {
             persister.take(job)?;
         }
+        persister.take_held()?;
         if let Some(seq) = persister.sync()? {
             drop(persister);
             self.way.done(seq);
@@ -155,4 +156,45 @@ fn a_log_that_is_left_alone_is_handed_over_to_be_vouched_for() {
     assert!(desk.way.tick());
     assert!(matches!(desk.jobs.try_recv(), Ok(Job::Rest)));
     assert!(desk.way.tick() && desk.jobs.try_recv().is_err(), "once");
+}
+
+#[test]
+fn what_finds_no_room_waits_and_so_does_what_comes_after_it() {
+    let mut desk = Desk::new();
+    let room = Room::default();
+    {
+        let mut persister = desk.persister.lock().expect("nobody panicked");
+        persister.room = room.clone();
+    }
+    desk.disk.set_capacity(Some(desk.disk.used_bytes()));
+    let mut reported = 0;
+    while !room.is_short() {
+        let next = desk.batch();
+        assert!(desk.way.send(next));
+        desk.thread_works().expect("nothing fails");
+        reported = desk.batches;
+        assert!(reported < 1000, "no disk is that large");
+    }
+    assert!(room.is_waited_for());
+    let durable = desk.persister.lock().expect("nobody panicked").wal.last().index;
+    assert_eq!(durable, Index(reported - 1), "the last one waits");
+    for _ in 0..3 {
+        let next = desk.batch();
+        assert!(desk.way.write_at_once(&next).is_none(), "it would overtake");
+        assert!(desk.way.send(next));
+        desk.thread_works().expect("nothing fails");
+    }
+    let persister = Arc::clone(&desk.persister);
+    let last = || persister.lock().expect("nobody panicked").wal.last().index;
+    assert_eq!(last(), durable);
+    desk.disk.set_capacity(None);
+    let look = |desk: &mut Desk| {
+        let mut persister = desk.persister.lock().expect("nobody panicked");
+        persister.take(Job::Rest).expect("nothing fails");
+        persister.take_held().expect("nothing fails");
+        persister.sync().expect("nothing fails")
+    };
+    assert_eq!(look(&mut desk), Some(PersistSeq(desk.batches)));
+    assert_eq!(last(), Index(desk.batches));
+    assert!(!room.is_waited_for() && !room.is_short());
 }

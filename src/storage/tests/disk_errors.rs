@@ -20,7 +20,9 @@ fn any_failure_is_told_and_loses_nothing() {
                 }
             }
             let Some(failure) = failure else { break };
-            let Error::Io { source, path, .. } = &failure else { panic!("{failure}") };
+            let (Error::Io { source, path, .. } | Error::NoRoom { source, path }) = &failure else {
+                panic!("{failure}")
+            };
             assert_eq!(source.kind(), kind);
             assert!(path.starts_with("/sim"), "{failure}");
             assert_eq!(failure.is_full(), kind == ErrorKind::StorageFull);

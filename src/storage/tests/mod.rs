@@ -5,6 +5,7 @@ mod bytes;
 mod crash;
 mod damage;
 mod disk_errors;
+mod full_disk;
 mod life;
 mod log;
 mod model;
