@@ -51,8 +51,8 @@ const ERROR_RESETS_MAX: usize = 4096;
 
 /// Streams reset by the peer before we took them up, likewise. To cancel is lawful, any number of
 /// times; such streams are held until the connection's task has read what there was, at most 128
-/// times one buffer of 16 KiB. So a client that cancels as fast as it can write stays below this. It
-/// bounds memory, at 1 or 2 kB each, against one whose requests are smaller than any real one.
+/// times one buffer of 16 KiB. So a client that cancels as fast as it can write stays below this.
+/// It bounds memory, at 1 or 2 kB each, against one whose requests are smaller than any real one.
 const PENDING_RESETS_MAX: usize = 32 * 1024;
 
 /// A server with the limits that every port has. The client port adds `accept_http1(true)`.
