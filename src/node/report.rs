@@ -60,7 +60,7 @@ impl Reporter {
         }
     }
 
-    /// Logs the membership in force, unless all that is new in it is what members say of themselves.
+    /// Logs the membership in force, unless only what members say of themselves is new.
     pub fn membership(&mut self, config: &Configuration) {
         let attributes = BTreeMap::new();
         let config = Configuration { attributes, request: None, ..config.clone() };

@@ -1,5 +1,5 @@
-//! Everything at once, for a while: members killed, stopped and frozen, links cut, one-way, flapping,
-//! slow and lossy, ports that cannot be dialled, while a machine joins and goes again. Then the
+//! Everything at once, for a while: members killed, stopped and frozen, links cut, one-way,
+//! flapping, slow and lossy, ports that cannot be dialled, while a machine joins and goes again. Then the
 //! clients' history is judged, and no process may have ended that was not asked to.
 //!
 //! A short form runs with the other tests; `NETWORK_NEMESIS_SECONDS=300` makes it a long one. At
