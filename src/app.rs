@@ -33,6 +33,7 @@ mod connections;
 mod descriptors;
 pub mod exit;
 pub mod log;
+mod memory;
 mod origin;
 mod publish;
 mod round_trips;

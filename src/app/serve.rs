@@ -26,10 +26,10 @@ use super::advice::Advice;
 use super::bridge::{DriverInbox, SnapshotFiles, TransportOutbox};
 use super::connections::Connections;
 use super::descriptors::Shares;
-use super::publish;
 use super::round_trips::RoundTrips;
 use super::start::{StartError, start_thread};
 use super::{REQUESTS_MAX, RESPONSE_WORK_MAX};
+use super::{memory, publish};
 
 /// What the way to the peers is made of.
 pub(super) struct Network {
@@ -155,6 +155,7 @@ impl Clients {
         };
         let (barriers, asked) = mpsc::channel(REQUESTS_MAX);
         runtime.spawn(barrier::share(asked, handle.requests()));
+        runtime.spawn(memory::give_back());
         runtime.spawn(publish::publish(handle.clone(), publish::attributes(config)));
         let handle = handle.clone().sharing_barriers(barriers);
         let scrape = scrape(handle.clone(), metrics, transport);

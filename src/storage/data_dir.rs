@@ -66,10 +66,8 @@ pub fn open<D: Disk>(
     let snapshots = SnapshotStore::open(disk, identity, recovery.base(), lock)?;
     let openings = openings::count(disk).or_else(|error| {
         // It takes a few bytes, and without a start nothing can be deleted.
-        if !error.is_full() || disk.remove(segment::RESERVE).is_err() {
-            return Err(error);
-        }
-        openings::count(disk)
+        let freed = || disk.remove(segment::RESERVE).and_then(|()| disk.sync_dir());
+        if error.is_full() && freed().is_ok() { openings::count(disk) } else { Err(error) }
     })?;
     Ok(Opening { recovery, snapshots, formed: found.is_none(), openings })
 }

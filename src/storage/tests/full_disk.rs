@@ -42,6 +42,7 @@ fn a_log_without_room_goes_on_in_its_reserve_and_then_waits() {
     // What was said to be durable is.
     let after_cut = disk.fork();
     after_cut.power_cut();
+    after_cut.set_capacity(None);
     let (found, _) = recover(&after_cut, small()).unwrap();
     assert_eq!(found.wal.last().index.0, count);
     // With room it goes on as if nothing had happened.
