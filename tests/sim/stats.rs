@@ -40,6 +40,8 @@ counts! {
     reads,
     /// Operations in the histories that were judged.
     operations_checked,
+    /// Histories for which the search came to no end.
+    searches_undecided,
     /// States of two members at one index that were compared.
     states_compared,
     /// Requests that found nobody.
