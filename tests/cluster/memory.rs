@@ -15,7 +15,7 @@ const VALUE_BYTES: usize = 1 << 10;
 const OPS_PER_TXN: u64 = 100;
 
 /// What a member takes whatever it stores, the log kept for others and buffers included.
-const CONSTANT_BYTES: u64 = 48 << 20;
+const CONSTANT_BYTES: u64 = 112 << 20;
 
 /// Writes keys in an order without pattern, so that those versions that survive lie scattered.
 async fn overwrite(client: &Client) -> i64 {
