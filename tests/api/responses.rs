@@ -74,7 +74,8 @@ async fn a_write_that_reads_all_again_and_again_fills_no_others_memory() {
     drop(answer);
     for (id, before) in ids.iter().zip(&before).skip(1) {
         cluster.caught_up(*id, 1).await;
-        let grown = cluster.member(*id).memory_peak_bytes() - before;
+        // The kernel counts pages in batches for each thread: a peak may read lower than before.
+        let grown = cluster.member(*id).memory_peak_bytes().saturating_sub(*before);
         assert!(grown < 64 * MIB, "member {id} took {grown} bytes more for a response not its own");
     }
     for id in &ids {
