@@ -1,6 +1,6 @@
 //! Everything at once, for a while: members killed, stopped and frozen, links cut, one-way,
 //! flapping, slow and lossy, ports that cannot be dialled, while a machine joins and goes again.
-//! Then the clients' history is judged, and no process may have ended that was not asked to.  A
+//! Then the clients' history is judged, and no process may have ended that was not asked to. A
 //! short form runs with the other tests; `NETWORK_NEMESIS_SECONDS=300` makes it a long one. At
 //! most one process is down or frozen at a time, so that a quorum is left; the network has no
 //! such mercy.
