@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | `consensus` | one-threaded runtime: the driver, the transport, the peer port | events, bounded | all others |
 //! | `wal` | the persister | batches | driver, snapshotter |
+//! | `spare` | makes segments ahead of need | jobs | persister |
 //! | `apply` | the applier | committed entries | driver |
 //! | `snapshot` | the snapshotter | exports | applier |
 //! | `responses` | sorts and frees long lists | work, bounded | clients |
