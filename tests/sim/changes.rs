@@ -368,13 +368,18 @@ impl World {
     }
 
     /// A member speaks with every other one whose answer a quorum may need: those in force, and
-    /// those of the committed configuration.
+    /// those of the committed configuration. One that joined and was restarted knows nobody's
+    /// address until the log says it: the leader dials it.
     pub fn speaks_with_all_needed(&self, at: usize) {
         let process = self.members[at].process.as_ref().expect("it acts");
         let (raft, table) = (process.replica.raft(), &process.circle.table);
-        let committed = raft.membership_at(raft.committed()).members();
-        let needed = raft.membership().members().into_iter().chain(committed);
-        let mut others = needed.filter(|id| *id != Self::id(at));
+        let (in_force, committed) = (raft.membership(), raft.membership_at(raft.committed()));
+        let is_known = |id: &NodeId| {
+            let logged = [&in_force.addresses, &committed.addresses];
+            at < self.plan.members || logged.iter().any(|addresses| addresses.contains_key(id))
+        };
+        let needed = in_force.members().into_iter().chain(committed.members());
+        let mut others = needed.filter(|id| *id != Self::id(at) && is_known(id));
         let left_out = others.find(|id| !table.peers.contains_key(id));
         assert_eq!(left_out, None, "member {at} does not speak with a member: {table:?}");
     }

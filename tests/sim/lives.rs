@@ -147,6 +147,7 @@ impl World {
             Death::PowerCut => member.disk.power_cut(),
         }
         member.life += 1;
+        member.stopping = false;
         member.paused_until_us = None;
         member.held.clear();
         member.ticks_missed = 0;

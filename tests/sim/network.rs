@@ -315,13 +315,20 @@ impl World {
         }
     }
 
-    /// A keepalive ran out, unless the peer is there and heard.
+    /// A keepalive ran out, unless the peer is there and heard. What a process dialled that ended
+    /// since breaks; the connections of the one that came after it stand.
     pub fn notice_silence(&mut self, at: usize, peer: usize, peer_life: u32) {
-        let cut = !self.network.passes(at, peer) || !self.network.passes(peer, at);
-        if !cut && self.lives(peer, peer_life) {
+        let lives = self.lives(peer, peer_life);
+        if lives && self.network.passes(at, peer) && self.network.passes(peer, at) {
             return;
         }
-        self.network.link(peer, at).epoch += 1;
         self.tell_loss(at, peer);
+        if lives {
+            self.network.link(peer, at).epoch += 1;
+            // Nothing tells the peer but its own keepalive.
+            let at_us = self.now_us + self.plan.links.keepalive_us + self.chance.below(100_000);
+            let lost = Happening::Lost { at: peer, life: peer_life, peer: at };
+            self.queue.push(at_us, lost);
+        }
     }
 }

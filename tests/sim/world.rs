@@ -96,6 +96,8 @@ pub struct Member {
     pub ruined: bool,
     /// What was done to its disk.
     pub damage: Option<Damage>,
+    /// It was asked to stop, and ends soon.
+    pub stopping: bool,
     /// It stands still until then.
     pub paused_until_us: Option<u64>,
     /// What happened to it meanwhile.
@@ -180,6 +182,7 @@ impl World {
             life: 0,
             ruined: false,
             damage: None,
+            stopping: false,
             paused_until_us: None,
             held: Vec::new(),
             ticks_missed: 0,
