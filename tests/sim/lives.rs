@@ -139,6 +139,7 @@ impl World {
     /// A process ends, with its machine if the power is gone already. It starts again after
     /// `down_us`, if at all.
     pub fn die(&mut self, at: usize, death: Death, down_us: Option<u64>) {
+        self.stopping.remove(&at);
         let member = &mut self.members[at];
         let powered = member.disk.is_powered();
         let death = if powered { death } else { Death::PowerCut };
@@ -147,7 +148,6 @@ impl World {
             Death::PowerCut => member.disk.power_cut(),
         }
         member.life += 1;
-        member.stopping = false;
         member.paused_until_us = None;
         member.held.clear();
         member.ticks_missed = 0;

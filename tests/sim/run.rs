@@ -161,7 +161,7 @@ impl World {
             let standing = self.checker.configurations.standing();
             let ready = members().all(|p| p.replica.caught_up());
             let agreed = members().all(|p| p.replica.raft().membership() == &**standing);
-            let stay = sound.iter().all(|at| !self.members[*at].stopping);
+            let stay = sound.is_disjoint(&self.stopping);
             let settled = stay && applied.len() == sound.len() && self.is_final(standing);
             let all = led && ready && agreed && settled;
             if all && applied.iter().chain(&last).all(|index| *index == applied[0]) {

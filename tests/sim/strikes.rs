@@ -248,7 +248,7 @@ impl World {
             return;
         }
         let grace_us = self.chance.below(1_000_000);
-        self.members[at].stopping = true;
+        self.stopping.insert(at);
         self.queue.push(self.now_us + grace_us, Happening::Stopped { at, life });
         // Its life ends then; the start is that of whoever comes after.
         let start = Happening::Start { at, life: life + 1 };

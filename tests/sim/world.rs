@@ -96,8 +96,6 @@ pub struct Member {
     pub ruined: bool,
     /// What was done to its disk.
     pub damage: Option<Damage>,
-    /// It was asked to stop, and ends soon.
-    pub stopping: bool,
     /// It stands still until then.
     pub paused_until_us: Option<u64>,
     /// What happened to it meanwhile.
@@ -138,6 +136,8 @@ pub struct World {
     pub whim: Chance,
     /// The members.
     pub members: Vec<Member>,
+    /// Those that were asked to stop, and end soon.
+    pub stopping: BTreeSet<usize>,
     /// The links.
     pub network: Network,
     /// Snapshots on their way, and the lanes (from, to) that they take up. The value of a lane
@@ -182,7 +182,6 @@ impl World {
             life: 0,
             ruined: false,
             damage: None,
-            stopping: false,
             paused_until_us: None,
             held: Vec::new(),
             ticks_missed: 0,
@@ -202,6 +201,7 @@ impl World {
             chance: Chance::new(plan.seed, stream::WORLD),
             whim: Chance::new(plan.seed, stream::CLIENTS),
             members: members.collect(),
+            stopping: BTreeSet::new(),
             network: Network::new(places),
             transfers: BTreeMap::new(),
             lanes: BTreeMap::new(),
