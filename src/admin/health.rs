@@ -4,7 +4,9 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::probes::{self, Consistency};
+use crate::server::Consistency;
+
+use super::probes;
 use super::{Admin, query_values, text};
 
 /// Healthy when a leader is known and a read succeeds. `?serializable=true` asks about this
@@ -18,12 +20,12 @@ pub(super) async fn show(State(admin): State<Admin>, RawQuery(query): RawQuery) 
 }
 
 async fn check(admin: &Admin, serializable: bool) -> Result<(), String> {
-    if !serializable && admin.handle.status().leader.is_none() {
+    if !serializable && admin.server.require_leader().is_err() {
         return Err("RAFT NO LEADER".to_owned());
     }
     let consistency =
         if serializable { Consistency::Serializable } else { Consistency::Linearizable };
-    probes::read(&admin.handle, consistency).await.map_err(|error| format!("RANGE ERROR:{error}"))
+    probes::read(&admin.server, consistency).await.map_err(|error| format!("RANGE ERROR:{error}"))
 }
 
 /// The verdict is a string in etcd's JSON, not a boolean: clients compare it as text.

@@ -25,7 +25,7 @@ use axum::routing::{MethodRouter, get};
 use serde::Serialize;
 
 use crate::metrics::Format;
-use crate::node::Handle;
+use crate::server::Server;
 
 /// What `/version` answers.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -47,14 +47,14 @@ pub struct Versions {
 /// What the handlers share.
 #[derive(Clone)]
 struct Admin {
-    handle: Handle,
+    server: Server,
     versions: Versions,
     metrics: Arc<dyn Fn(Format) -> String + Send + Sync>,
 }
 
 /// The routes of this door. `metrics` renders them in the format that the scraper wants.
 pub fn router(
-    handle: Handle,
+    server: Server,
     versions: Versions,
     metrics: impl Fn(Format) -> String + Send + Sync + 'static,
 ) -> Router {
@@ -68,7 +68,7 @@ pub fn router(
         .route("/readyz/{check}", get_only(probes::readyz_one))
         .route("/version", get_only(version))
         .route("/metrics", get_only(metrics_text))
-        .with_state(Admin { handle, versions, metrics: Arc::new(metrics) })
+        .with_state(Admin { server, versions, metrics: Arc::new(metrics) })
 }
 
 /// A route that answers GET and nothing else. Axum would answer HEAD by the handler of GET.

@@ -9,7 +9,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use crate::node::Handle;
+use crate::server::{self, Consistency, Server};
 
 use super::{Admin, query_values, text};
 
@@ -40,31 +40,22 @@ const READYZ: &[Check] = &[
     Check::Started,
 ];
 
-/// How recent a probing read must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Consistency {
-    /// Whatever this member holds.
-    Serializable,
-    /// Everything acknowledged before the call.
-    Linearizable,
-}
-
 /// A read that touches what every read touches.
-pub(super) async fn read(handle: &Handle, consistency: Consistency) -> Result<(), String> {
-    if consistency == Consistency::Linearizable {
-        handle.read_barrier().await.map_err(|error| format!("etcdserver: {error}"))?;
-    }
-    let revision = handle.with_store(crate::kv::Store::revision);
-    assert!(revision >= 1, "an empty store has revision 1");
+pub(super) async fn read(server: &Server, consistency: Consistency) -> Result<(), String> {
+    server.wait_for(consistency).await.map_err(|error| match error {
+        server::Error::Request(error) => format!("etcdserver: {error}"),
+        other => format!("{other:?}"),
+    })?;
+    assert!(server.revision() >= 1, "an empty store has revision 1");
     Ok(())
 }
 
 pub(super) async fn livez(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
-    answer(&admin.handle, LIVEZ, query.as_deref()).await
+    answer(&admin.server, LIVEZ, query.as_deref()).await
 }
 
 pub(super) async fn readyz(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
-    answer(&admin.handle, READYZ, query.as_deref()).await
+    answer(&admin.server, READYZ, query.as_deref()).await
 }
 
 pub(super) async fn livez_one(
@@ -72,7 +63,7 @@ pub(super) async fn livez_one(
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    answer_one(&admin.handle, LIVEZ, &name, query.as_deref()).await
+    answer_one(&admin.server, LIVEZ, &name, query.as_deref()).await
 }
 
 pub(super) async fn readyz_one(
@@ -80,35 +71,35 @@ pub(super) async fn readyz_one(
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    answer_one(&admin.handle, READYZ, &name, query.as_deref()).await
+    answer_one(&admin.server, READYZ, &name, query.as_deref()).await
 }
 
 /// All checks but those that `?exclude=` names.
-async fn answer(handle: &Handle, checks: &[Check], query: Option<&str>) -> Response {
+async fn answer(server: &Server, checks: &[Check], query: Option<&str>) -> Response {
     let excluded = query_values(query, "exclude");
     let checks: Vec<Check> =
         checks.iter().copied().filter(|check| !excluded.contains(&check.name())).collect();
-    run(handle, &checks, query).await
+    run(server, &checks, query).await
 }
 
 /// One check by its path, whatever `?exclude=` says.
 async fn answer_one(
-    handle: &Handle,
+    server: &Server,
     checks: &[Check],
     name: &str,
     query: Option<&str>,
 ) -> Response {
     match checks.iter().find(|check| check.name() == name) {
-        Some(check) => run(handle, &[*check], query).await,
+        Some(check) => run(server, &[*check], query).await,
         None => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
     }
 }
 
-async fn run(handle: &Handle, checks: &[Check], query: Option<&str>) -> Response {
+async fn run(server: &Server, checks: &[Check], query: Option<&str>) -> Response {
     let mut report = String::new();
     let mut passed = true;
     for check in checks {
-        let written = match check.run(handle).await {
+        let written = match check.run(server).await {
             Ok(()) => writeln!(report, "[+]{} ok", check.name()),
             Err(reason) => {
                 passed = false;
@@ -139,25 +130,25 @@ impl Check {
         }
     }
 
-    async fn run(self, handle: &Handle) -> Result<(), String> {
+    async fn run(self, server: &Server) -> Result<(), String> {
         match self {
-            Self::EventLoop if handle.status().alive => Ok(()),
+            Self::EventLoop if server.handle().status().alive => Ok(()),
             Self::EventLoop => Err("no turn of the event loop or answer of the disk".to_owned()),
             Self::DataCorruption => Ok(()),
-            Self::SerializableRead => read(handle, Consistency::Serializable).await,
-            Self::LinearizableRead => read(handle, Consistency::Linearizable).await,
-            Self::NonLearner => non_learner(handle),
-            Self::Started => started(handle),
+            Self::SerializableRead => read(server, Consistency::Serializable).await,
+            Self::LinearizableRead => read(server, Consistency::Linearizable).await,
+            Self::NonLearner => non_learner(server),
+            Self::Started => started(server),
         }
     }
 }
 
-fn non_learner(handle: &Handle) -> Result<(), String> {
-    if handle.status().learner { Err("not supported for learner".to_owned()) } else { Ok(()) }
+fn non_learner(server: &Server) -> Result<(), String> {
+    server.refuse_at_learner().map_err(|_| "not supported for learner".to_owned())
 }
 
-fn started(handle: &Handle) -> Result<(), String> {
-    let status = handle.status();
+fn started(server: &Server) -> Result<(), String> {
+    let status = server.handle().status();
     if status.shutting_down {
         Err("shutting down".to_owned())
     } else if !status.applied_at_start {

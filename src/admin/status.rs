@@ -55,7 +55,7 @@ struct StatusView {
 
 pub(super) async fn show(State(admin): State<Admin>) -> Response {
     const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-    let view = view(&admin.handle, admin.versions);
+    let view = view(admin.server.handle(), admin.versions);
     ([(header::CACHE_CONTROL, NO_STORE)], Json(view)).into_response()
 }
 

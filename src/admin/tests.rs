@@ -12,6 +12,7 @@ use crate::kv;
 use crate::node::clock::Pulse;
 use crate::node::{self, Event, Handle, Limits, Member, RequestError, Ticket};
 use crate::raft::{Index, NodeId, Role, Term};
+use crate::server::{Responses, Server};
 
 use super::{Versions, query_values, router};
 
@@ -71,7 +72,9 @@ fn routes(change: impl FnOnce(&mut node::Status)) -> Router {
     };
     let handle = Handle::new(requests, statuses, Pulse::new(), machine, members, limits);
     let versions = Versions { server: "3.6.1", cluster: "3.6.0", storage: "3.6.0", node: "0.9.0" };
-    router(handle, versions, |format| format!("{format:?} 1\n"))
+    let (work, _) = std::sync::mpsc::sync_channel(1);
+    let server = Server::new(handle, Responses::new(1 << 20, work));
+    router(server, versions, |format| format!("{format:?} 1\n"))
 }
 
 async fn ask(routes: &Router, method: Method, path: &str) -> (StatusCode, String) {

@@ -13,12 +13,13 @@ use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::proto::etcdserverpb::request_op::Request as Op;
 use crate::proto::etcdserverpb::response_op::Response as OpResponse;
 use crate::proto::mvccpb;
+use crate::server;
 
-use super::error::{Failure, to_status};
+use super::error::to_status;
 
 /// A read; whether it is serializable is the handler's business.
 pub(super) fn range(request: pb::RangeRequest) -> Result<kv::RangeRequest, Status> {
-    let invalid = |_| to_status(Failure::InvalidSortOption);
+    let invalid = |_| to_status(server::Error::InvalidSortOption);
     let sort_order = match SortOrder::try_from(request.sort_order).map_err(invalid)? {
         SortOrder::None => kv::SortOrder::None,
         SortOrder::Ascend => kv::SortOrder::Ascend,

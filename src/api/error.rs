@@ -10,93 +10,43 @@ use tonic::{Code, Status};
 use crate::kv;
 use crate::node::RequestError;
 use crate::raft::ChangeError;
+use crate::server::Error;
 
-/// Anything a handler refuses or fails with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// The node gave no outcome.
-    Request(RequestError),
-    /// The outcome is a refusal by the state machine, or would be.
-    Kv(kv::Error),
-    /// The response would be larger than `RAFT_RESPONSE_MEMORY_BYTES` lets one be.
-    ResponseTooLarge,
-    /// Too many large responses are under way.
-    TooManyResponses,
-    /// A client does not take its response.
-    NotTaken,
-    /// Either of the first two, for a write that was applied.
-    Unanswered,
-    /// The response to a write that was applied is not to be had.
-    ResponseLost,
-    /// A sort order or target that does not exist.
-    InvalidSortOption,
-    /// Peer URLs that are none, or not one.
-    BadUrls,
-    /// Peer URLs of another member.
-    PeerUrlsExist,
-    /// One learner more than may stay one.
-    TooManyLearners,
-    /// The voters after a change that were ever started would make no quorum.
-    NotEnoughStarted,
-    /// A learner does not answer this.
-    Learner,
-}
-
-impl From<RequestError> for Failure {
-    fn from(error: RequestError) -> Self {
-        Self::Request(error)
-    }
-}
-
-impl From<kv::Error> for Failure {
-    fn from(error: kv::Error) -> Self {
-        Self::Kv(error)
-    }
-}
-
-impl From<kv::AnswerLost> for Failure {
-    fn from(_: kv::AnswerLost) -> Self {
-        Self::ResponseLost
-    }
-}
-
-/// The status that tells a client of `failure`.
-pub(super) fn to_status(failure: impl Into<Failure>) -> Status {
-    let (code, text) = row(failure.into());
+/// The status that tells a client of `error`.
+pub(super) fn to_status(error: impl Into<Error>) -> Status {
+    let (code, text) = row(error.into());
     Status::new(code, text)
 }
 
-const fn row(failure: Failure) -> (Code, &'static str) {
-    match failure {
-        Failure::Request(error) => request_row(error),
-        Failure::Kv(error) => kv_row(error),
-        Failure::ResponseTooLarge => (Code::ResourceExhausted, "etcdserver: response is too large"),
-        Failure::TooManyResponses => {
+const fn row(error: Error) -> (Code, &'static str) {
+    match error {
+        Error::Request(error) => request_row(error),
+        Error::Kv(error) => kv_row(error),
+        Error::ResponseTooLarge => (Code::ResourceExhausted, "etcdserver: response is too large"),
+        Error::TooManyResponses => {
             (Code::ResourceExhausted, "etcdserver: too many large responses under way")
         }
-        Failure::NotTaken => {
+        Error::NotTaken => {
             (Code::ResourceExhausted, "etcdserver: response was not taken for too long")
         }
-        Failure::Unanswered => (
+        Error::Unanswered => (
             Code::ResourceExhausted,
             "etcdserver: the request was applied, but there is no room for its response",
         ),
-        Failure::ResponseLost => {
+        Error::ResponseLost => {
             (Code::Unavailable, "etcdserver: the request was applied, but its response was lost")
         }
-        Failure::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
-        Failure::BadUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
-        Failure::PeerUrlsExist => {
-            (Code::FailedPrecondition, "etcdserver: Peer URLs already exists")
-        }
-        Failure::TooManyLearners => {
+        Error::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
+        Error::BadUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
+        Error::PeerUrlsExist => (Code::FailedPrecondition, "etcdserver: Peer URLs already exists"),
+        Error::TooManyLearners => {
             (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")
         }
-        Failure::NotEnoughStarted => (
+        Error::NotEnoughStarted => (
             Code::FailedPrecondition,
             "etcdserver: re-configuration failed due to not enough started members",
         ),
-        Failure::Learner => (Code::FailedPrecondition, "etcdserver: rpc not supported for learner"),
+        Error::Learner => (Code::FailedPrecondition, "etcdserver: rpc not supported for learner"),
     }
 }
 
@@ -213,6 +163,6 @@ mod tests {
         assert_eq!(to_status(RequestError::NoSpace).code(), Code::ResourceExhausted);
         assert_eq!(to_status(kv::Error::Compacted).code(), Code::OutOfRange);
         assert_eq!(to_status(kv::Error::LeaseNotFound).code(), Code::NotFound);
-        assert_eq!(to_status(Failure::InvalidSortOption).code(), Code::InvalidArgument);
+        assert_eq!(to_status(Error::InvalidSortOption).code(), Code::InvalidArgument);
     }
 }

@@ -17,18 +17,18 @@ use http::{Request, Response, StatusCode, header};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::Server;
+use tonic::transport;
 use tonic::{Code, Status};
 use tower::Service;
 
 use crate::metrics::{RpcCall, Rpcs};
-use crate::node::Handle;
 use crate::proto::etcdserverpb::kv_server::KvServer;
+use crate::server::{Error, Server};
 
 use super::counted;
-use super::error::{Failure, to_status};
+use super::error::to_status;
 use super::kv::KvService;
-use super::methods::{self, AtLearner, METHODS};
+use super::methods::{self, AtLearner, METHODS, Method};
 use super::stream::Handover;
 
 type Kv = KvServer<KvService>;
@@ -56,8 +56,8 @@ const ERROR_RESETS_MAX: usize = 4096;
 const PENDING_RESETS_MAX: usize = 32 * 1024;
 
 /// A server with the limits that every port has. The client port adds `accept_http1(true)`.
-pub fn server() -> Server {
-    Server::builder()
+pub fn server() -> transport::Server {
+    transport::Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -69,7 +69,7 @@ pub fn server() -> Server {
 /// Everything that the client port serves.
 #[derive(Clone)]
 pub struct Front {
-    handle: Handle,
+    server: Server,
     rpcs: Arc<Rpcs>,
     kv: Kv,
     rest: Routes,
@@ -77,18 +77,31 @@ pub struct Front {
 
 impl Front {
     pub(super) fn new(
-        handle: Handle,
+        server: Server,
         rpcs: Arc<Rpcs>,
         kv: Kv,
         services: Routes,
         http: Router,
     ) -> Self {
         let rest = services.into_axum_router().merge(http).fallback(unknown);
-        Self { handle, rpcs, kv, rest: Routes::from(rest).prepare() }
+        Self { server, rpcs, kv, rest: Routes::from(rest).prepare() }
     }
 }
 
 impl Front {
+    /// What is refused whatever the call: anything that a learner does not answer, and what may
+    /// only be served under a leader (clients send the metadata `hasleader: true`, so as to turn
+    /// to another member soon).
+    fn admit(&self, method: &Method, request: &Request<Body>) -> Result<(), Error> {
+        if method.at_learner == AtLearner::Refused {
+            self.server.refuse_at_learner()?;
+        }
+        if request.headers().get("hasleader").is_some_and(|value| value == "true") {
+            self.server.require_leader()?;
+        }
+        Ok(())
+    }
+
     fn answer(&mut self, request: Request<Body>) -> Answer {
         if is_kv(request.uri().path()) {
             Answer::Kv(self.kv.call(request))
@@ -113,11 +126,9 @@ impl Service<Request<Body>> for Front {
             return FrontFuture { call: None, answer: self.answer(request) };
         };
         let (call, request) = counted::begin(&self.rpcs, at, request);
-        let refused = METHODS[at].at_learner == AtLearner::Refused;
-        let answer = if refused && self.handle.status().learner {
-            Answer::Refusal(Some(to_status(Failure::Learner).into_http()))
-        } else {
-            self.answer(request)
+        let answer = match self.admit(&METHODS[at], &request) {
+            Ok(()) => self.answer(request),
+            Err(error) => Answer::Refusal(Some(to_status(error).into_http())),
         };
         FrontFuture { call: Some(call), answer }
     }

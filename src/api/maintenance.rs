@@ -10,8 +10,6 @@ use tokio_stream::Stream;
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
-use crate::kv;
-use crate::node::RequestError;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::alarm_request::AlarmAction;
 use crate::proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
@@ -19,7 +17,7 @@ use crate::raft::NodeId;
 
 use super::error::to_status;
 use super::header::Context;
-use super::{STORAGE_VERSION, VERSION, scan};
+use super::{STORAGE_VERSION, VERSION};
 
 /// The service over one node.
 pub(super) struct MaintenanceService {
@@ -41,28 +39,23 @@ impl Maintenance for MaintenanceService {
 
     async fn status(
         &self,
-        request: Request<pb::StatusRequest>,
+        _: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
-        self.context.admit(request.metadata())?;
-        let handle = &self.context.handle;
-        let (status, applied) = (handle.status(), handle.applied_index());
-        let (revision, size, size_in_use) = handle
-            .with_store(|store| (store.revision(), store.size_bytes(), store.size_in_use_bytes()));
+        let status = self.context.server.status();
         let no_leader = status.leader.is_none().then(|| "etcdserver: no leader".to_owned());
-        let this = handle.members().into_iter().find(|member| member.id == status.node_id);
         Ok(Response::new(pb::StatusResponse {
-            header: Some(self.context.header(revision, status.term)),
+            header: Some(self.context.header(status.revision, status.term)),
             version: VERSION.to_owned(),
-            db_size: signed(size),
+            db_size: signed(status.size_bytes),
             leader: status.leader.map_or(0, NodeId::get),
-            raft_index: status.commit.max(applied).0,
+            raft_index: status.committed.0,
             raft_term: status.term.0,
-            raft_applied_index: applied.0,
+            raft_applied_index: status.applied.0,
             errors: no_leader.into_iter().collect(),
-            db_size_in_use: signed(size_in_use),
-            is_learner: this.is_some_and(|member| member.learner),
+            db_size_in_use: signed(status.size_in_use_bytes),
+            is_learner: status.is_learner,
             storage_version: STORAGE_VERSION.to_owned(),
-            db_size_quota: signed(handle.limits().quota_bytes),
+            db_size_quota: signed(status.quota_bytes),
             downgrade_info: Some(pb::DowngradeInfo::default()),
         }))
     }
@@ -71,9 +64,8 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        self.context.admit(request.metadata())?;
         let revision = request.get_ref().revision;
-        let hash = scan::hash(&self.context.handle, revision).await.map_err(to_status)?;
+        let hash = self.context.server.hash_kv(revision).await.map_err(to_status)?;
         Ok(Response::new(pb::HashKvResponse {
             header: Some(self.context.header_now(hash.revision)),
             hash: hash.hash,
@@ -86,11 +78,9 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
-        self.context.admit(request.metadata())?;
         match AlarmAction::try_from(request.get_ref().action) {
             Ok(AlarmAction::Get | AlarmAction::Deactivate) => {
-                let revision = self.context.handle.with_store(kv::Store::revision);
-                let header = Some(self.context.header_now(revision));
+                let header = Some(self.context.header_now(self.context.server.revision()));
                 Ok(Response::new(pb::AlarmResponse { header, alarms: Vec::new() }))
             }
             Ok(AlarmAction::Activate) => Err(unsupported("raising alarms")),
@@ -102,15 +92,8 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        self.context.admit(request.metadata())?;
-        let handle = &self.context.handle;
-        let status = handle.status();
-        if status.leader != Some(status.node_id) {
-            return Err(to_status(RequestError::NotLeader));
-        }
-        let target = NodeId::new(request.get_ref().target_id)
-            .ok_or_else(|| to_status(RequestError::BadTransferee))?;
-        handle.transfer_leadership(Some(target)).await.map_err(to_status)?;
+        let target = NodeId::new(request.get_ref().target_id);
+        self.context.server.move_leader(target).await.map_err(to_status)?;
         // etcd sends no header here.
         Ok(Response::new(pb::MoveLeaderResponse { header: None }))
     }

@@ -1,107 +1,18 @@
-//! Machines that want to be members: what `NodeRegistration.RegisterNode` and `Membership.Join`
-//! have in common, and the second of them.
-//!
-//! Both may be asked again and again: a caller that lost the answer asks once more, and a known id
-//! at its own address is fine. At another address it is refused: the caller cannot show that it is
-//! that member, and moving a healthy member to a newcomer's address would cut it off. Operators
-//! move members by `member update`.
-
-use std::time::{Duration, Instant};
+//! Machines that want to be members: `Membership.Join`, and what it has in common with
+//! `NodeRegistration.RegisterNode`.
 
 use tonic::{Request, Response, Status};
 
-use crate::node::{Handle, RequestError};
+use crate::node::RequestError;
 use crate::proto::raft as wire;
 use crate::proto::raft::membership_server::{Membership, MembershipServer};
-use crate::raft::{Aim, Change, ChangeError, NodeId};
+use crate::raft::{ChangeError, NodeId};
+use crate::server::{self, NotRegistered};
 
 use super::error::to_status;
 
 /// The longest address that a member may have; a DNS name has at most 253 bytes.
 const ADDR_BYTES_MAX: usize = 260;
-
-/// Two who ask for the same at once: the second finds it done.
-const TRIES: usize = 2;
-
-/// How long a change waits for its turn, and how often it looks.
-const TURN_TIMEOUT: Duration = Duration::from_secs(2);
-const TURN_LOOK_INTERVAL: Duration = Duration::from_millis(20);
-
-/// What a registration came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Registered {
-    /// Nothing had to be done.
-    Already,
-    /// A new member.
-    Added,
-}
-
-/// Why a machine is not a member.
-#[derive(Debug)]
-pub(super) enum NotRegistered {
-    /// Its id is that of a member elsewhere.
-    IdInUse {
-        /// The id.
-        id: NodeId,
-        /// Where that member is.
-        address: String,
-    },
-    /// The membership could not be read or changed.
-    Request(RequestError),
-}
-
-impl From<RequestError> for NotRegistered {
-    fn from(error: RequestError) -> Self {
-        Self::Request(error)
-    }
-}
-
-/// Sees to it that `id` is a member at `address`, in the place of `replaces` if it is new.
-pub(super) async fn register(
-    handle: &Handle,
-    id: NodeId,
-    address: &str,
-    replaces: Option<NodeId>,
-) -> Result<Registered, NotRegistered> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        handle.read_barrier().await?;
-        let address = address.to_owned();
-        let known = handle.members().into_iter().find(|member| member.id == id);
-        if let Some(member) = known {
-            if member.peer_addr == address {
-                return Ok(Registered::Already);
-            }
-            return Err(NotRegistered::IdInUse { id, address: member.peer_addr });
-        }
-        // A member that was removed already needs no more replacing.
-        let config = handle.directory().configuration();
-        let replaces = replaces.filter(|replaced| !config.was_removed(*replaced));
-        let change = Change::Add { id, address, aim: Aim::Voter { replaces } };
-        match change_in_turn(handle, change).await {
-            Err(RequestError::Change(ChangeError::Exists)) if tries < TRIES => {}
-            Err(error) => return Err(error.into()),
-            Ok(()) => return Ok(Registered::Added),
-        }
-    }
-}
-
-/// Changes the membership, after a change that is under way or that a new leader has to settle
-/// first: neither is for who asks to know, and members that start publish what they are called.
-pub(super) async fn change_in_turn(handle: &Handle, change: Change) -> Result<(), RequestError> {
-    let asked = Instant::now();
-    loop {
-        match handle.change_membership(vec![change.clone()]).await {
-            Err(RequestError::Change(ChangeError::UnderWay | ChangeError::Unsettled))
-                if asked.elapsed() < TURN_TIMEOUT =>
-            {
-                tokio::time::sleep(TURN_LOOK_INTERVAL).await;
-            }
-            outcome => return outcome,
-        }
-    }
-}
 
 /// A failure as it is told on the peer port: in our own words, with a code that says whether to
 /// ask again.
@@ -132,12 +43,12 @@ pub(super) fn refusal(error: NotRegistered) -> Status {
 
 /// The service over one node.
 pub(super) struct MembershipService {
-    handle: Handle,
+    membership: server::Membership,
 }
 
 impl MembershipService {
-    pub(super) fn server(handle: Handle) -> MembershipServer<Self> {
-        MembershipServer::new(Self { handle })
+    pub(super) fn server(membership: server::Membership) -> MembershipServer<Self> {
+        MembershipServer::new(Self { membership })
     }
 }
 
@@ -154,12 +65,15 @@ impl Membership for MembershipService {
             return Err(Status::invalid_argument(format!("node {id} cannot replace itself")));
         }
         check_address(&address)?;
-        register(&self.handle, id, &address, replaces).await.map_err(refusal)?;
-        let members = self.handle.members().into_iter();
+        self.membership.register(id, &address, replaces).await.map_err(refusal)?;
+        let members = self.membership.list().into_iter();
         let members = members
             .map(|member| wire::Address { id: member.id.get(), address: member.peer_addr })
             .collect();
-        Ok(Response::new(wire::JoinReply { cluster: self.handle.status().cluster_id, members }))
+        Ok(Response::new(wire::JoinReply {
+            cluster: self.membership.handle().status().cluster_id,
+            members,
+        }))
     }
 }
 

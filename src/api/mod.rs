@@ -1,8 +1,8 @@
-//! The gRPC doors: etcd's API for clients, and the services by which machines become members.
+//! gRPC: etcd's API for clients, and the services by which machines become members.
 //!
-//! A handler makes four moves: check, call the node, map the error, fill the header. What a
-//! request means is `kv`'s business, in what order things happen is `raft`'s; nothing here holds
-//! state, and nothing here waits but for [`Handle`].
+//! A handler converts the request, calls an operation of [`server`](crate::server), maps the
+//! error, and fills the header. What every call has in common (admission, limits, counts) is done
+//! once, before any handler, in `entry`, `door` and `front`. Nothing here holds state.
 //!
 //! Absent: watches, leases, locks, elections and users. A call of theirs is answered
 //! `UNIMPLEMENTED` with the name of the service.
@@ -24,8 +24,6 @@ mod maintenance;
 mod membership;
 mod methods;
 mod registration;
-mod responses;
-mod scan;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -47,12 +45,12 @@ use crate::proto::etcdserverpb::kv_server::KvServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::node::node_registration_server::NodeRegistrationServer;
 use crate::proto::raft::membership_server::MembershipServer;
+use crate::server::{Membership, Server};
 use front::Front;
 
 pub use door::{Door, DoorFuture};
 pub use entry::Names;
 pub use front::server;
-pub use responses::{Responses, Work};
 pub use underway::Underway;
 
 /// What a handler does with a request before it asks the node, for tests that throw bytes at it.
@@ -131,20 +129,15 @@ const PEER_SERVICES: &[&str] = &[
 /// Everything that the client port serves: etcd's services, health and reflection over gRPC, and
 /// the routes of `http`. To be given to [`server`] with HTTP/1.1 accepted. Its calls are counted in
 /// `rpcs`, which is made of [`rpc_names`]. Browsers may call it by `names`.
-pub fn client_service(
-    handle: Handle,
-    responses: Responses,
-    http: axum::Router,
-    rpcs: Arc<Rpcs>,
-    names: Names,
-) -> Door {
-    let context = header::Context::new(handle.clone());
+pub fn client_service(server: Server, http: axum::Router, rpcs: Arc<Rpcs>, names: Names) -> Door {
+    let context = header::Context::new(server.clone());
+    let handle = server.handle().clone();
     let services = Routes::new(cluster::ClusterService::server(context.clone()))
         .add_service(maintenance::MaintenanceService::server(context.clone()))
-        .add_service(health::HealthService::server(handle.clone(), CLIENT_SERVICES));
+        .add_service(health::HealthService::server(handle, CLIENT_SERVICES));
     let services = with_reflection(services, proto::CLIENT_DESCRIPTORS, CLIENT_SERVICES);
-    let kv = kv::KvService::server(context, responses);
-    Door::new(Front::new(handle, rpcs, kv, services, http), names)
+    let kv = kv::KvService::server(context);
+    Door::new(Front::new(server, rpcs, kv, services, http), names)
 }
 
 /// The calls of the client port, in the order in which it counts them.
@@ -158,9 +151,10 @@ pub fn rpc_names() -> impl Iterator<Item = RpcName> {
 
 /// What the peer port serves beside Raft itself, which is the transport's: to be added to it.
 pub fn peer_routes(handle: Handle, services: Routes) -> Routes {
+    let membership = Membership::new(handle.clone());
     let services = services
-        .add_service(membership::MembershipService::server(handle.clone()))
-        .add_service(registration::Registration::server(handle.clone()))
+        .add_service(membership::MembershipService::server(membership.clone()))
+        .add_service(registration::Registration::server(membership))
         .add_service(health::HealthService::server(handle, PEER_SERVICES));
     with_reflection(services, proto::PEER_DESCRIPTORS, PEER_SERVICES)
 }

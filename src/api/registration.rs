@@ -6,24 +6,24 @@
 
 use tonic::{Request, Response, Status};
 
-use crate::node::Handle;
 use crate::proto::node::node_registration_server::{NodeRegistration, NodeRegistrationServer};
 use crate::proto::node::{
     Empty, NodeInfo, NodeList, RegisterResponse, RequestVoteArgs, RequestVoteReply, Signal,
 };
 use crate::raft::{NodeId, Term};
+use crate::server::{Membership, Registered};
 
 use super::error::to_status;
-use super::membership::{self, Registered};
+use super::membership;
 
 /// The service over one node.
 pub(super) struct Registration {
-    handle: Handle,
+    membership: Membership,
 }
 
 impl Registration {
-    pub(super) fn server(handle: Handle) -> NodeRegistrationServer<Self> {
-        NodeRegistrationServer::new(Self { handle })
+    pub(super) fn server(membership: Membership) -> NodeRegistrationServer<Self> {
+        NodeRegistrationServer::new(Self { membership })
     }
 }
 
@@ -39,7 +39,7 @@ impl NodeRegistration for Registration {
         })?;
         let addr = &info.addr;
         membership::check_address(addr)?;
-        let registered = membership::register(&self.handle, id, addr, None);
+        let registered = self.membership.register(id, addr, None);
         let message = match registered.await.map_err(membership::refusal)? {
             Registered::Already => format!("node {id} is a member already, at {addr}"),
             Registered::Added => {
@@ -50,7 +50,7 @@ impl NodeRegistration for Registration {
     }
 
     async fn get_nodes(&self, _: Request<Empty>) -> Result<Response<NodeList>, Status> {
-        let members = self.handle.members().into_iter();
+        let members = self.membership.list().into_iter();
         let nodes = members
             .map(|member| NodeInfo { id: member.id.to_string(), addr: member.peer_addr })
             .collect();
@@ -59,7 +59,7 @@ impl NodeRegistration for Registration {
 
     /// Whether this node is in touch with a leader. A leader that no quorum hears is not.
     async fn send_heart_beat(&self, _: Request<Signal>) -> Result<Response<Signal>, Status> {
-        let status = self.handle.status();
+        let status = self.membership.handle().status();
         let flag = match status.leader {
             Some(leader) if leader == status.node_id => status.leader_confirmed,
             Some(_) => true,
@@ -79,7 +79,7 @@ impl NodeRegistration for Registration {
         let term = u64::try_from(args.candidate_term).ok().map(Term);
         let vote_granted = match (candidate, term) {
             (Some(candidate), Some(term)) => {
-                self.handle.request_vote(candidate, term).await.map_err(to_status)?
+                self.membership.handle().request_vote(candidate, term).await.map_err(to_status)?
             }
             (None, _) | (_, None) => false,
         };

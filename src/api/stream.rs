@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -15,9 +15,10 @@ use http::HeaderMap;
 use http_body::Frame;
 use tonic::{Response, Status};
 
+use crate::server::{self, Error, Grant, Responses, STALL_TIMEOUT};
+
 use super::encode::{self, Part, Parts};
-use super::error::{Failure, to_status};
-use super::responses::{Grant, Responses, STALL_TIMEOUT};
+use super::error::to_status;
 
 /// About so much is encoded at a time: some tens of microseconds.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -26,7 +27,6 @@ const CHUNK_BYTES: usize = 64 << 10;
 const SHARED_VALUE_BYTES: usize = 16 << 10;
 
 /// A response under way to its client.
-#[derive(Debug)]
 pub(super) struct Outgoing {
     responses: Responses,
     state: Mutex<State>,
@@ -59,7 +59,7 @@ impl Handover {
         parts: Parts,
     ) -> Result<Response<M>, Status> {
         let Ok(len) = u32::try_from(parts.len) else {
-            return Err(to_status(Failure::ResponseTooLarge));
+            return Err(to_status(Error::ResponseTooLarge));
         };
         // Not compressed; then the length (gRPC over HTTP/2).
         let mut head = Vec::with_capacity(5);
@@ -74,7 +74,8 @@ impl Handover {
             given_up: false,
         };
         let outgoing = Arc::new(Outgoing { responses: responses.clone(), state: state.into() });
-        responses.sent(&outgoing);
+        let weak: Weak<Outgoing> = Arc::downgrade(&outgoing);
+        responses.sent(weak);
         let mut response = Response::new(M::default());
         response.extensions_mut().insert(Self(outgoing));
         Ok(response)
@@ -91,8 +92,17 @@ impl Outgoing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Frees all of it if the client has taken nothing for long. Whether it is over.
-    pub(super) fn give_up_if_stalled(&self) -> bool {
+    /// To free millions of keys takes a while.
+    fn free(&self, state: &mut State) {
+        let left = (std::mem::take(&mut state.parts), state.grant.take());
+        if left.0.len() > 1 {
+            self.responses.elsewhere(Box::new(move || drop(left)));
+        }
+    }
+}
+
+impl server::Outgoing for Outgoing {
+    fn give_up_if_stalled(&self) -> bool {
         let mut state = self.lock();
         if state.taken.elapsed() < STALL_TIMEOUT || state.given_up {
             return state.given_up;
@@ -101,14 +111,6 @@ impl Outgoing {
         state.ready.clear();
         self.free(&mut state);
         true
-    }
-
-    /// To free millions of keys takes a while.
-    fn free(&self, state: &mut State) {
-        let left = (std::mem::take(&mut state.parts), state.grant.take());
-        if left.0.len() > 1 {
-            self.responses.elsewhere(Box::new(move || drop(left)));
-        }
     }
 }
 
@@ -218,7 +220,7 @@ impl http_body::Body for Body {
         drop(state);
         self.ended = true;
         let mut trailers = HeaderMap::new();
-        let status = if given_up { to_status(Failure::NotTaken) } else { Status::ok("") };
+        let status = if given_up { to_status(Error::NotTaken) } else { Status::ok("") };
         status.add_header(&mut trailers)?;
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
@@ -244,6 +246,8 @@ mod tests {
     use prost::Message;
     use tonic::Code;
 
+    use crate::server::Outgoing as _;
+
     use super::*;
     use crate::api::convert;
     use crate::kv::{
@@ -258,7 +262,7 @@ mod tests {
     fn responses() -> Responses {
         let (work, to_do) = sync_channel(8);
         std::thread::spawn(move || {
-            to_do.into_iter().map(|work: super::super::Work| work()).count()
+            to_do.into_iter().map(|work: crate::server::Work| work()).count()
         });
         Responses::new(64 << 20, work)
     }

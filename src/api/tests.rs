@@ -34,6 +34,7 @@ use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::proto::node::node_registration_client::NodeRegistrationClient;
 use crate::proto::node::{Empty, RequestVoteArgs, Signal};
 use crate::raft::{Index, NodeId, Role, Term};
+use crate::server::{self, Caller, Consistency, Outcome, Server};
 
 use super::methods::{AtLearner, METHODS, Method};
 
@@ -52,7 +53,7 @@ const RESPONSE_MEMORY_BYTES: u64 = 1 << 20;
 /// One member without Raft. Its tasks end with the test's runtime.
 struct World {
     handle: Handle,
-    responses: super::Responses,
+    server: Server,
     status: Arc<watch::Sender<Arc<node::Status>>>,
     client: Channel,
     peer: Channel,
@@ -105,12 +106,13 @@ async fn member(leads: bool) -> World {
     let metrics = Arc::new(Metrics::of(Constants::default(), super::rpc_names()));
     let rpcs = Arc::clone(&metrics.rpcs);
     let (work, to_do) = std::sync::mpsc::sync_channel(8);
-    std::thread::spawn(move || to_do.into_iter().map(|work: super::Work| work()).count());
-    let responses = super::Responses::new(RESPONSE_MEMORY_BYTES, work);
+    std::thread::spawn(move || to_do.into_iter().map(|work: server::Work| work()).count());
+    let responses = server::Responses::new(RESPONSE_MEMORY_BYTES, work);
     tokio::spawn(responses.clone().watch());
     let pages = axum::Router::new();
     let names = super::Names::default();
-    let front = super::client_service(handle.clone(), responses.clone(), pages, rpcs, names);
+    let server = Server::new(handle.clone(), responses);
+    let front = super::client_service(server.clone(), pages, rpcs, names);
     let (client_addr, incoming) = listen().await;
     tokio::spawn(super::server().accept_http1(true).serve_with_incoming(front, incoming));
     let (peer_addr, incoming) = listen().await;
@@ -118,7 +120,7 @@ async fn member(leads: bool) -> World {
     tokio::spawn(super::server().add_routes(routes).serve_with_incoming(incoming));
     World {
         handle,
-        responses,
+        server,
         status: Arc::new(status),
         client: connect(client_addr).await,
         peer: connect(peer_addr).await,
@@ -290,20 +292,19 @@ async fn a_long_read_gives_others_their_turn() {
         let txn = kv::TxnRequest { success, ..kv::TxnRequest::default() };
         world.handle.propose(kv::Command::Txn(txn)).await.expect("done");
     }
-    let (handle, responses) = (&world.handle, &world.responses);
-    let reader = super::scan::Reader { handle, responses, client: None };
     let request = kv::RangeRequest {
         key: "key".into(),
         range_end: "z".into(),
         ..kv::RangeRequest::default()
     };
-    let mut read = std::pin::pin!(reader.range(request));
+    let (caller, consistency) = (Caller::default(), Consistency::Serializable);
+    let mut read = std::pin::pin!(world.server.range(caller, request, consistency));
     let mut turns = 0;
     let read = std::future::poll_fn(|cx| {
         turns += 1;
         read.as_mut().poll(cx)
     });
-    let (response, grant) = read.await.expect("done");
+    let Outcome { response, grant, .. } = read.await.expect("done");
     assert_eq!((response.count, response.kvs.len(), grant.is_some()), (2048, 2048, true));
     assert!(turns >= 4, "2048 keys in {turns} turns");
 }

@@ -11,9 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
-/// A connection among those that are open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ConnectionId(pub(super) usize);
+use crate::server::ConnectionId;
 
 /// The count of one connection. Clones are the same count.
 #[derive(Clone, Debug, Default)]

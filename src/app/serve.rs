@@ -19,7 +19,7 @@ use crate::node::driver::{Driver, DriverParts};
 use crate::node::{Event, Handle, Ticket, barrier};
 use crate::storage::{Instances, RealDisk, SnapshotStore};
 use crate::transport::{Disowned, Transport};
-use crate::{admin, api, transport};
+use crate::{admin, api, server, transport};
 
 use super::accept::Incoming;
 use super::advice::Advice;
@@ -159,18 +159,18 @@ impl Clients {
         runtime.spawn(publish::publish(handle.clone(), publish::attributes(config)));
         let handle = handle.clone().sharing_barriers(barriers);
         let scrape = scrape(handle.clone(), metrics, transport);
-        let http = admin::router(handle.clone(), versions, scrape);
-        let (work, to_do) = thread_channel::sync_channel::<api::Work>(RESPONSE_WORK_MAX);
+        let (work, to_do) = thread_channel::sync_channel::<server::Work>(RESPONSE_WORK_MAX);
         // Ends with the services, which hold the other end.
         start_thread("responses", move || {
             while let Ok(work) = to_do.recv() {
                 work();
             }
         })?;
-        let responses = api::Responses::new(config.response_memory_bytes, work);
+        let responses = server::Responses::new(config.response_memory_bytes, work);
         runtime.spawn(responses.clone().watch());
-        let service =
-            api::client_service(handle, responses, http, Arc::clone(&metrics.rpcs), names);
+        let operations = server::Server::new(handle, responses);
+        let http = admin::router(operations.clone(), versions, scrape);
+        let service = api::client_service(operations, http, Arc::clone(&metrics.rpcs), names);
         let (drain, drain_asked) = oneshot::channel();
         let (done, drained) = thread_channel::channel();
         info!(

@@ -95,6 +95,6 @@ pub use types::{
     CompactionRequest, CompactionResponse, Compare, CompareResult, CompareTarget,
     DeleteRangeRequest, DeleteRangeResponse, Event, EventKind, KeyValue, PutRequest, PutResponse,
     RangeRequest, RangeResponse, RequestOp, Response, ResponseOp, SortOrder, SortTarget,
-    TxnRequest, TxnResponse,
+    TxnRequest, TxnResponse, WriteRequest,
 };
 pub use validate::{TXN_DEPTH_MAX, TXN_OPS_MAX};

@@ -5,6 +5,9 @@
 
 use bytes::Bytes;
 
+use super::command::Command;
+use super::found::Found;
+
 /// One key as of some revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KeyValue {
@@ -266,6 +269,47 @@ pub enum Response<L = Vec<KeyValue>> {
     Txn(TxnResponse<L>),
     /// Of a compaction.
     Compact(CompactionResponse),
+}
+
+/// A request that is a command, and the response that it has.
+pub trait WriteRequest: Into<Command> {
+    /// What it comes to.
+    type Response;
+
+    /// Its response among all. Panics if it is that of another kind of command.
+    fn from_response(response: Response<Found>) -> Self::Response;
+}
+
+/// Makes a [`WriteRequest`] of each request: the variants of [`Command`] and [`Response`] have the
+/// same name.
+macro_rules! write_requests {
+    ($($variant:ident($request:ty) -> $response:ty;)*) => {
+        $(
+            impl From<$request> for Command {
+                fn from(request: $request) -> Self {
+                    Self::$variant(request)
+                }
+            }
+
+            impl WriteRequest for $request {
+                type Response = $response;
+
+                fn from_response(response: Response<Found>) -> $response {
+                    match response {
+                        Response::$variant(response) => response,
+                        other => panic!("a command has a response of its kind, not {other:?}"),
+                    }
+                }
+            }
+        )*
+    };
+}
+
+write_requests! {
+    Put(PutRequest) -> PutResponse;
+    DeleteRange(DeleteRangeRequest) -> DeleteRangeResponse<Found>;
+    Txn(TxnRequest) -> TxnResponse<Found>;
+    Compact(CompactionRequest) -> CompactionResponse;
 }
 
 /// What happened to a key.

@@ -4,25 +4,24 @@
 use tokio::sync::oneshot;
 
 use crate::kv::{
-    self, Answer, AnswerLost, AnswerScan, Command, Estimate, Found, HashScan, RangeRequest,
-    RangeResponse, RangeScan, Response, Store, StoreHash, TxnRequest, TxnResponse, TxnScan,
+    self, Answer, AnswerLost, AnswerScan, Command, Estimate, Found, RangeRequest, RangeResponse,
+    RangeScan, Response, Store, TxnRequest, TxnResponse, TxnScan,
 };
 use crate::node::Handle;
 
-use super::error::Failure;
 use super::responses::{Grant, Responses, SMALL_BYTES};
-use super::underway::ConnectionId;
+use super::{ConnectionId, Error};
 
 /// Keys looked at under one hold of the store's lock: some tens of microseconds.
-const STEP_KEYS: usize = 512;
+pub(super) const STEP_KEYS: usize = 512;
 
 /// What is read in steps, and grows by what it finds.
 trait Scan: Sized + Send + 'static {
-    type Error: Into<Failure>;
+    type Failure: Into<Error>;
     type Collected: Send + 'static;
 
     /// Looks at some more keys; true when there are no more.
-    fn step(&mut self, store: &Store) -> Result<bool, Self::Error>;
+    fn step(&mut self, store: &Store) -> Result<bool, Self::Failure>;
 
     /// What it holds by now.
     fn held_bytes(&self) -> u64;
@@ -35,7 +34,7 @@ trait Scan: Sized + Send + 'static {
 }
 
 impl Scan for RangeScan {
-    type Error = kv::Error;
+    type Failure = kv::Error;
     type Collected = RangeResponse<Found>;
 
     fn step(&mut self, store: &Store) -> Result<bool, kv::Error> {
@@ -56,7 +55,7 @@ impl Scan for RangeScan {
 }
 
 impl Scan for TxnScan {
-    type Error = kv::Error;
+    type Failure = kv::Error;
     type Collected = TxnResponse<Found>;
 
     fn step(&mut self, store: &Store) -> Result<bool, kv::Error> {
@@ -77,7 +76,7 @@ impl Scan for TxnScan {
 }
 
 impl Scan for AnswerScan {
-    type Error = AnswerLost;
+    type Failure = AnswerLost;
     type Collected = Response<Found>;
 
     fn step(&mut self, store: &Store) -> Result<bool, AnswerLost> {
@@ -109,7 +108,7 @@ impl Reader<'_> {
     pub(super) async fn range(
         &self,
         request: RangeRequest,
-    ) -> Result<(RangeResponse<Found>, Option<Grant>), Failure> {
+    ) -> Result<(RangeResponse<Found>, Option<Grant>), Error> {
         if request.range_end.is_empty() {
             // Done under one hold, so nothing has to be pinned.
             let response = self.handle.with_store(|store| store.find(&request))?;
@@ -127,7 +126,7 @@ impl Reader<'_> {
     pub(super) async fn txn(
         &self,
         request: TxnRequest,
-    ) -> Result<(TxnResponse<Found>, Option<Grant>), Failure> {
+    ) -> Result<(TxnResponse<Found>, Option<Grant>), Error> {
         let scan = self.handle.with_store(|store| TxnScan::new(request, store))?;
         let (scan, mut grant) = self.run(scan, None).await?;
         let response = self.collected(scan).await;
@@ -141,9 +140,9 @@ impl Reader<'_> {
         &self,
         answer: Answer,
         grant: Option<Grant>,
-    ) -> Result<(Response<Found>, Option<Grant>), Failure> {
+    ) -> Result<(Response<Found>, Option<Grant>), Error> {
         let applied = |failure| match failure {
-            Failure::ResponseTooLarge | Failure::TooManyResponses => Failure::Unanswered,
+            Error::ResponseTooLarge | Error::TooManyResponses => Error::Unanswered,
             other => other,
         };
         let (response, mut grant) = match answer {
@@ -165,7 +164,7 @@ impl Reader<'_> {
 
     /// Refuses a write whose answer would be too large, so far as that can be told before it is
     /// applied; if it would be large, waits for leave to hold it.
-    pub(super) async fn prepare(&self, command: &Command) -> Result<Option<Grant>, Failure> {
+    pub(super) async fn prepare(&self, command: &Command) -> Result<Option<Grant>, Error> {
         if !Estimate::is_due(command) {
             return Ok(None);
         }
@@ -185,15 +184,15 @@ impl Reader<'_> {
         self.responses.grant(self.client, None).await.map(Some)
     }
 
-    fn check(&self, held_bytes: u64) -> Result<(), Failure> {
+    fn check(&self, held_bytes: u64) -> Result<(), Error> {
         if held_bytes > self.responses.bytes_max() {
-            return Err(Failure::ResponseTooLarge);
+            return Err(Error::ResponseTooLarge);
         }
         Ok(())
     }
 
     /// Leave for a response of which all is at hand.
-    async fn grant_known(&self, held_bytes: u64) -> Result<Option<Grant>, Failure> {
+    async fn grant_known(&self, held_bytes: u64) -> Result<Option<Grant>, Error> {
         self.check(held_bytes)?;
         if held_bytes <= SMALL_BYTES {
             return Ok(None);
@@ -206,7 +205,7 @@ impl Reader<'_> {
         &self,
         scan: S,
         mut grant: Option<Grant>,
-    ) -> Result<(S, Option<Grant>), Failure> {
+    ) -> Result<(S, Option<Grant>), Error> {
         let mut scan = Unfinished { scan: Some(scan), responses: self.responses };
         loop {
             let done = scan.step(self.handle).map_err(Into::into)?;
@@ -246,7 +245,7 @@ struct Unfinished<'a, S: Scan> {
 }
 
 impl<S: Scan> Unfinished<'_, S> {
-    fn step(&mut self, handle: &Handle) -> Result<bool, S::Error> {
+    fn step(&mut self, handle: &Handle) -> Result<bool, S::Failure> {
         let scan = self.scan.as_mut().expect("it is here until it is taken");
         handle.with_store(|store| scan.step(store))
     }
@@ -266,13 +265,4 @@ impl<S: Scan> Drop for Unfinished<'_, S> {
             self.responses.elsewhere(Box::new(move || drop(scan)));
         }
     }
-}
-
-/// Hashes the history up to `revision`; 0: all of it.
-pub(super) async fn hash(handle: &Handle, revision: i64) -> Result<StoreHash, kv::Error> {
-    let mut scan = handle.with_store(|store| HashScan::new(revision, store))?;
-    while !handle.with_store(|store| scan.step(store, STEP_KEYS))? {
-        tokio::task::yield_now().await;
-    }
-    Ok(scan.finish())
 }

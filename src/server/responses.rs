@@ -18,21 +18,19 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::Failure;
-use super::stream::Outgoing;
-use super::underway::ConnectionId;
+use super::{ConnectionId, Error};
 
 /// The largest message that gRPC in Go, and so an etcd client, can be sent.
 const MESSAGE_BYTES_MAX: u64 = i32::MAX as u64;
 
 /// Up to here a response is small.
-pub(super) const SMALL_BYTES: u64 = 16 << 10;
+pub const SMALL_BYTES: u64 = 16 << 10;
 
 /// How long a request waits for the memory that its response takes.
 const GRANT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A response of which the client takes nothing for so long is given up.
-pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often that is looked at.
 const STALL_LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,19 +38,24 @@ const STALL_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Work that would hold up others: to sort or to free much.
 pub type Work = Box<dyn FnOnce() + Send>;
 
+/// A response on its way to a client.
+pub trait Outgoing: Send + Sync {
+    /// Frees all of it if the client has taken nothing for [`STALL_TIMEOUT`]. Whether it is over.
+    fn give_up_if_stalled(&self) -> bool;
+}
+
 /// The bounds on the responses of one member, and those under way.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Responses {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     bytes_max: u64,
     medium_bytes_max: u64,
     whole: Room,
     connections: Mutex<BTreeMap<ConnectionId, Weak<Room>>>,
-    under_way: Mutex<Vec<Weak<Outgoing>>>,
+    under_way: Mutex<Vec<Weak<dyn Outgoing>>>,
     work: SyncSender<Work>,
 }
 
@@ -88,7 +91,7 @@ enum Size {
 
 /// Leave to hold so many bytes.
 #[derive(Debug)]
-pub(super) struct Grant {
+pub struct Grant {
     whole: OwnedSemaphorePermit,
     share: OwnedSemaphorePermit,
     /// Kept, so that the next response on the connection finds it.
@@ -97,7 +100,8 @@ pub(super) struct Grant {
 
 impl Grant {
     /// Takes leave for `bytes`, or for all that is left, out of this one.
-    pub(super) fn split(&mut self, bytes: u64) -> Self {
+    #[must_use]
+    pub fn split(&mut self, bytes: u64) -> Self {
         let count = (permits(bytes) as usize).min(self.whole.num_permits());
         let take = |permit: &mut OwnedSemaphorePermit| {
             permit.split(count).expect("both halves have the same number")
@@ -110,7 +114,7 @@ impl Grant {
     }
 
     /// Gives back all but `bytes`.
-    pub(super) fn shrink(&mut self, bytes: u64) {
+    pub fn shrink(&mut self, bytes: u64) {
         let rest = self.split(bytes);
         *self = rest;
     }
@@ -139,17 +143,17 @@ impl Responses {
     }
 
     /// What one response may hold.
-    pub(super) fn bytes_max(&self) -> u64 {
+    pub fn bytes_max(&self) -> u64 {
         self.shared.bytes_max
     }
 
     /// Waits for leave to collect a response on the connection of `client`, of which it is known
     /// how much it holds, or not.
-    pub(super) async fn grant(
+    pub async fn grant(
         &self,
         client: Option<ConnectionId>,
         bytes: Option<u64>,
-    ) -> Result<Grant, Failure> {
+    ) -> Result<Grant, Error> {
         let (size, bytes) = match bytes {
             Some(bytes) if bytes <= self.shared.medium_bytes_max => (Size::Medium, bytes),
             Some(bytes) => (Size::Large, bytes),
@@ -167,7 +171,7 @@ impl Responses {
         match tokio::time::timeout(GRANT_TIMEOUT, both).await {
             Ok((Ok(share), Ok(whole))) => Ok(Grant { whole, share, connection }),
             Ok(_) => unreachable!("the semaphores are never closed"),
-            Err(_) => Err(Failure::TooManyResponses),
+            Err(_) => Err(Error::TooManyResponses),
         }
     }
 
@@ -185,17 +189,18 @@ impl Responses {
     }
 
     /// Notes a response that is about to be sent.
-    pub(super) fn sent(&self, outgoing: &Arc<Outgoing>) {
-        lock(&self.shared.under_way).push(Arc::downgrade(outgoing));
+    pub fn sent(&self, outgoing: Weak<dyn Outgoing>) {
+        lock(&self.shared.under_way).push(outgoing);
     }
 
+    /// Bytes that large responses may still take.
     #[cfg(test)]
-    pub(super) fn room_left(&self) -> u64 {
+    pub fn room_left(&self) -> u64 {
         self.shared.whole.large.available_permits() as u64
     }
 
     /// Does `work` elsewhere, or here if too much waits there.
-    pub(super) fn elsewhere(&self, work: Work) {
+    pub fn elsewhere(&self, work: Work) {
         use std::sync::mpsc::TrySendError;
         match self.shared.work.try_send(work) {
             Ok(()) => {}
@@ -244,7 +249,7 @@ mod tests {
     }
 
     /// Whether `grant` is not to be had at once.
-    async fn waits(grant: impl Future<Output = Result<Grant, Failure>>) -> bool {
+    async fn waits(grant: impl Future<Output = Result<Grant, Error>>) -> bool {
         let mut grant = pin!(grant);
         poll_fn(|cx| Poll::Ready(grant.as_mut().poll(cx).is_pending())).await
     }

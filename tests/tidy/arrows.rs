@@ -44,10 +44,12 @@ const WIRING: [&str; 3] = ["main", "lib", "app"];
 /// What every room may name: marks and mutants, which are nothing in a production build.
 const INSTRUMENTS: &str = "proof";
 
-const ARROWS: [Arrows; 12] = [
+const ARROWS: [Arrows; 13] = [
+    Arrows { from: "server", to: &[("node", NODE_DOOR), ("raft", RAFT_REQUESTS), ("kv", Room)] },
     Arrows {
         from: "api",
         to: &[
+            ("server", Room),
             ("node", NODE_DOOR),
             ("raft", RAFT_REQUESTS),
             ("kv", Room),
@@ -57,7 +59,13 @@ const ARROWS: [Arrows; 12] = [
     },
     Arrows {
         from: "admin",
-        to: &[("node", NODE_DOOR), ("raft", RAFT_TYPES), ("kv", Room), ("metrics", Room)],
+        to: &[
+            ("server", Room),
+            ("node", NODE_DOOR),
+            ("raft", RAFT_TYPES),
+            ("kv", Room),
+            ("metrics", Room),
+        ],
     },
     Arrows {
         from: "transport",
