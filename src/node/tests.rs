@@ -321,10 +321,12 @@ fn a_command_that_comes_with_news_of_a_new_term_is_submitted_once() {
     let says = |from: u64, term: u64, body| {
         Event::Message(Message { from: id(from), to: id(1), term: Term(term), body })
     };
-    world.give(1, says(2, 1, raft::Body::Heartbeat { commit: Index(0), round: 1 }));
+    world
+        .give(1, says(2, 1, raft::Body::Heartbeat { commit: Index(0), round: 1, successor: None }));
     world.perform(id(1));
     // In one turn: another leader, of a later term, and a client's command.
-    world.give(1, says(3, 2, raft::Body::Heartbeat { commit: Index(0), round: 1 }));
+    world
+        .give(1, says(3, 2, raft::Body::Heartbeat { commit: Index(0), round: 1, successor: None }));
     world.propose(1, 1);
     world.perform(id(1));
     // The first entry of that term is applied. It says nothing of what was submitted in it.

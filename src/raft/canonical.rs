@@ -32,6 +32,7 @@ use super::proposal::Forwards;
 use super::read_index::{ForwardedReads, ReadRounds, Round};
 use super::ready::ReadGrant;
 use super::replication::Leader;
+use super::standing::Standing;
 use super::transfer::Transfer;
 use super::types::{
     Configuration, Entry, EntryId, HardState, NodeId, Payload, PersistSeq, Proposal, RequestId,
@@ -96,6 +97,11 @@ impl<'a> Words<'a> {
     /// A number.
     pub fn number(&mut self, number: u64) {
         self.numbers.push(number);
+    }
+
+    fn pair(&mut self, one: u64, other: u64) {
+        self.number(one);
+        self.number(other);
     }
 
     /// A member.
@@ -273,24 +279,19 @@ impl<'a> Words<'a> {
                 self.list_of(entries.iter(), Self::entry);
                 self.number(commit.0);
             }
-            Body::Appended { last } => {
-                self.number(3);
-                self.number(last.0);
-            }
+            Body::Appended { last } => self.pair(3, last.0),
             Body::Rejected { prev, hint } => {
                 self.number(4);
                 self.number(prev.0);
                 self.entry_id(*hint);
             }
-            Body::Heartbeat { commit, round } => {
+            Body::Heartbeat { commit, round, successor } => {
                 self.number(5);
                 self.number(commit.0);
                 self.number(*round);
+                self.maybe_member(*successor);
             }
-            Body::HeartbeatReply { round } => {
-                self.number(6);
-                self.number(*round);
-            }
+            Body::HeartbeatReply { round } => self.pair(6, *round),
             Body::InstallSnapshot { meta } => {
                 self.number(7);
                 self.snapshot(meta);
@@ -317,6 +318,11 @@ impl<'a> Words<'a> {
             Body::Removed { pre_vote } => {
                 self.number(14);
                 self.flag(*pre_vote);
+            }
+            Body::AskMembers => self.number(15),
+            Body::Members { ids } => {
+                self.number(16);
+                self.list_of(ids.iter(), |words, id| words.member(*id));
             }
             Body::Refused { ids, why } => {
                 self.number(12);
@@ -367,6 +373,7 @@ impl<'a> Words<'a> {
             detector,
             log,
             membership,
+            standing,
             told_removed,
             // The searches report none.
             reached: _,
@@ -384,6 +391,10 @@ impl<'a> Words<'a> {
         self.detector(detector);
         self.log(log, disk.done);
         self.membership(membership);
+        let Standing { vouched, rest_ticks } = standing;
+        self.set(vouched);
+        self.flag(*rest_ticks > 0);
+        self.tick_count(*rest_ticks);
         self.flag(*told_removed);
         // Only lengthens rests.
         self.tick_count(*pre_votes_refused);
@@ -440,6 +451,7 @@ impl<'a> Words<'a> {
             link_lost,
             owed,
             confirmed,
+            successor,
             reads,
         } = follower;
         self.maybe_member(*leader);
@@ -449,6 +461,7 @@ impl<'a> Words<'a> {
         self.flag(*link_lost);
         self.number(owed.map_or(0, |owed| owed.0 + 1));
         self.number(confirmed.0);
+        self.maybe_member(*successor);
         let ForwardedReads { waiting_ticks } = reads;
         self.list_of(waiting_ticks.iter(), |words, (id, ticks)| {
             words.request(*id);

@@ -156,22 +156,39 @@ impl RaftNode {
 
     /// Whether a candidate is worth listening to at all, before its term means anything here.
     ///
-    /// A live leader shields against candidates, also as one (thesis §4.2.3, §6.2). And whoever is
-    /// no voter here must show a log that is newer than this one: that could tell of a membership
-    /// which has not got here yet. A removed member, or a stranger, cannot.
+    /// A live leader shields against candidates, also as one (thesis §4.2.3, §6.2), unless it hands
+    /// over to this very one. And whoever is no voter here must show a log that is newer than this
+    /// one, which could tell of a membership that has not got here yet, and must have a say all the
+    /// same. A removed member cannot show that log, and nobody vouches for a stranger.
     pub(super) fn heeds(&self, request: VoteRequest) -> bool {
-        let shielded = match &self.role {
-            RoleState::Leader(_) => true,
-            RoleState::Follower(follower) => follower.hears_leader(self.election_ticks_min()),
-            RoleState::PreCandidate(_) | RoleState::Candidate(_) => false,
-        };
-        let may_lead =
-            self.membership.current().is_voter(request.candidate) || request.last > self.log.last();
-        let shielded = shielded && !request.transfer && !proof::mutant(Mutant::ShieldIgnored);
+        let may_lead = self.membership.current().is_voter(request.candidate)
+            || (request.last > self.log.last() && self.has_standing(request.candidate));
+        let shielded = self.is_shielded(request);
         if may_lead && shielded {
             proof::mark(Mark::CandidateShielded);
         }
         may_lead && !shielded
+    }
+
+    fn is_shielded(&self, request: VoteRequest) -> bool {
+        let hears_leader = match &self.role {
+            RoleState::Leader(_) => true,
+            RoleState::Follower(follower) => follower.hears_leader(self.election_ticks_min()),
+            RoleState::PreCandidate(_) | RoleState::Candidate(_) => false,
+        };
+        let wanted = request.transfer
+            && !request.pre_vote
+            && request.term == self.term.next()
+            && self.is_successor(request.candidate);
+        hears_leader && !wanted && !proof::mutant(Mutant::ShieldIgnored)
+    }
+
+    /// Asks about a candidate that may be a member without having a say here.
+    fn inquire_about(&mut self, request: VoteRequest) {
+        let unknown = request.last > self.log.last() && !self.has_standing(request.candidate);
+        if unknown && !self.is_shielded(request) {
+            self.ask_for_members();
+        }
     }
 
     /// Answers a request for a vote. The term gate has raised the term already where it should.
@@ -205,6 +222,7 @@ impl RaftNode {
         self.out.note(Notice::VoteAnswered { candidate, term, pre_vote, granted });
         let body = Body::Vote { granted, pre_vote };
         if !granted {
+            self.inquire_about(request);
             self.send(candidate, body);
             return;
         }

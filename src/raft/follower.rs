@@ -29,6 +29,8 @@ pub struct Follower {
     pub(super) owed: Option<Index>,
     /// Confirmed, or durable before this leader came.
     pub(super) confirmed: Index,
+    /// To whom the leader hands over, as it last said.
+    pub(super) successor: Option<NodeId>,
     /// Own reads that are with the leader.
     pub(super) reads: ForwardedReads,
 }
@@ -44,6 +46,7 @@ impl Follower {
             link_lost: false,
             owed: None,
             confirmed: persisted,
+            successor: None,
             reads: ForwardedReads::default(),
         }
     }
@@ -201,7 +204,16 @@ impl RaftNode {
     }
 
     /// The leader is there, and says how far it is safe to apply.
-    pub(super) fn handle_heartbeat(&mut self, from: NodeId, commit: Index, round: u64) {
+    pub(super) fn handle_heartbeat(
+        &mut self,
+        from: NodeId,
+        commit: Index,
+        round: u64,
+        successor: Option<NodeId>,
+    ) {
+        if let RoleState::Follower(follower) = &mut self.role {
+            follower.successor = successor;
+        }
         // The leader names no more than we confirmed; beyond our log it cannot mean us.
         if commit <= self.log.last().index {
             self.log.commit_to(commit);

@@ -3,7 +3,8 @@
 //!
 //! Terms are settled here and nowhere else. A higher term makes a follower, except where that
 //! would let somebody disturb who has no business to: a pre-vote is only a question, a candidate
-//! must be worth listening to, and answers count only from members. A lower term is told of the
+//! must be worth listening to, a leader must have a say (`standing`), and answers count only from
+//! members. A term out of reach is approached in steps. A lower term is told of the
 //! higher one, so that a leader of the past steps down and a member that is stuck behind is freed.
 //! Whatever no honest member sends is dropped.
 
@@ -18,7 +19,8 @@ use super::types::{
     Attributes, Entry, EntryId, Index, NodeId, Payload, Proposal, SnapshotMeta, Term,
 };
 
-/// No honest cluster gets near it: at a million elections a second, in 100 000 years.
+/// No honest cluster gets near it: at a million elections a second, in 100 000 years. Nobody who is
+/// not honest gets there soon either: see `standing`.
 const NUMBER_MAX: u64 = 1 << 62;
 
 impl RaftNode {
@@ -28,7 +30,11 @@ impl RaftNode {
             self.detector.heard(message.from, &self.config);
             match message.term.cmp(&self.term) {
                 std::cmp::Ordering::Less => self.answer_the_past(message),
-                std::cmp::Ordering::Equal => self.dispatch(message),
+                std::cmp::Ordering::Equal => {
+                    if !claims_to_lead(&message.body) || self.may_claim_to_lead(message.from) {
+                        self.dispatch(message);
+                    }
+                }
                 std::cmp::Ordering::Greater => {
                     if self.meet_the_future(&message) {
                         self.dispatch(message);
@@ -61,6 +67,9 @@ impl RaftNode {
             Body::ReadIndex { id } => {
                 self.send(from, Body::Refused { ids: vec![id], why: Refusal::NotLeader });
             }
+            // Who the members are is no matter of terms.
+            Body::AskMembers => self.handle_ask_members(from),
+            Body::Members { ids } => self.handle_members(from, ids),
             // A refusal stays true for ever.
             Body::Refused { ids, why } if self.membership.knows(from) => {
                 self.handle_refused(ids, why);
@@ -86,53 +95,58 @@ impl RaftNode {
 
     /// A message of a higher term: follow it there, if its sender has a say. False: drop it.
     fn meet_the_future(&mut self, message: &Message) -> bool {
+        let from = message.from;
         let follow = match &message.body {
             // The leader of a later term may be of a membership that has not got here yet.
-            Body::Append { .. } | Body::Heartbeat { .. } | Body::InstallSnapshot { .. } => true,
+            Body::Append { .. } | Body::Heartbeat { .. } | Body::InstallSnapshot { .. } => {
+                if !self.may_claim_to_lead(from) {
+                    return false;
+                }
+                true
+            }
             Body::RequestVote { last, pre_vote, transfer } => {
                 (!pre_vote || proof::mutant(Mutant::PreVoteRaisesTerm))
                     && self.heeds(VoteRequest {
-                        candidate: message.from,
+                        candidate: from,
                         term: message.term,
                         last: *last,
                         pre_vote: *pre_vote,
                         transfer: *transfer,
                     })
             }
-            // The term of a granted pre-vote is the one that was asked about.
-            Body::Vote { granted: true, pre_vote: true } => false,
-            Body::Vote { .. }
-            | Body::Appended { .. }
-            | Body::Rejected { .. }
-            | Body::HeartbeatReply { .. }
-            | Body::TimeoutNow
-            | Body::Propose { .. }
-            | Body::Change { .. }
-            | Body::Removed { .. }
-            | Body::ReadIndex { .. }
-            | Body::ReadIndexReply { .. }
-            | Body::Refused { .. }
-                if self.membership.knows(message.from) =>
-            {
-                true
+            // The term of a granted pre-vote is the one that was asked about; that of the others
+            // does not matter.
+            Body::Vote { granted: true, pre_vote: true }
+            | Body::AskMembers
+            | Body::Members { .. }
+            | Body::Removed { .. } => false,
+            // An order for those who follow already.
+            Body::TimeoutNow => {
+                proof::mark(Mark::TimeoutNowIgnored);
+                return proof::mutant(Mutant::StaleTimeoutNow);
             }
             Body::Vote { .. }
             | Body::Appended { .. }
             | Body::Rejected { .. }
             | Body::HeartbeatReply { .. }
-            | Body::TimeoutNow
             | Body::Propose { .. }
             | Body::Change { .. }
-            | Body::Removed { .. }
             | Body::ReadIndex { .. }
             | Body::ReadIndexReply { .. }
-            | Body::Refused { .. } => return false,
+            | Body::Refused { .. } => {
+                if !self.membership.knows(from) {
+                    return false;
+                }
+                true
+            }
         };
         let leads = matches!(self.role, RoleState::Leader(_));
         if follow && !(leads && proof::mutant(Mutant::FutureIgnored)) {
-            self.raise_term(message.term);
-            self.out.note(Notice::HigherTerm { from: message.from, term: message.term });
+            let term = self.within_reach(message.term);
+            self.raise_term(term);
+            self.out.note(Notice::HigherTerm { from, term });
             self.become_follower(None);
+            return term == message.term;
         }
         true
     }
@@ -152,13 +166,13 @@ impl RaftNode {
                     self.handle_append(from, prev, entries, commit);
                 }
             }
-            Body::Heartbeat { commit, round } => {
+            Body::Heartbeat { commit, round, successor } => {
                 if self.accept_leader(from) {
-                    self.handle_heartbeat(from, commit, round);
+                    self.handle_heartbeat(from, commit, round, successor);
                 }
             }
             Body::InstallSnapshot { meta } => {
-                if self.accept_leader(from) {
+                if self.is_snapshot_within_reach(meta.last.index) && self.accept_leader(from) {
                     self.handle_install_snapshot(meta);
                 }
             }
@@ -183,6 +197,8 @@ impl RaftNode {
             }
             Body::Removed { .. } => self.handle_removed(from),
             Body::ReadIndexReply { id, index } => self.handle_read_index_reply(from, id, index),
+            Body::AskMembers => self.handle_ask_members(from),
+            Body::Members { ids } => self.handle_members(from, ids),
             Body::Refused { ids, why } => {
                 if self.membership.knows(from) {
                     self.handle_refused(ids, why);
@@ -221,8 +237,15 @@ fn is_possible(own: NodeId, message: &Message) -> bool {
             | Body::HeartbeatReply { .. }
             | Body::TimeoutNow
             | Body::Removed { .. }
+            | Body::AskMembers
+            | Body::Members { .. }
             | Body::Refused { .. } => true,
         }
+}
+
+/// Whether only a leader says that.
+fn claims_to_lead(body: &Body) -> bool {
+    matches!(body, Body::Append { .. } | Body::Heartbeat { .. } | Body::InstallSnapshot { .. })
 }
 
 fn is_possible_index(index: Index) -> bool {

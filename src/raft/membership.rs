@@ -51,6 +51,11 @@ impl Membership {
         self.current().is_member(id)
     }
 
+    /// Whether `id` takes part by any of the configurations that are known here.
+    pub fn has_named(&self, id: NodeId) -> bool {
+        self.base.is_member(id) || self.changes.iter().any(|(_, config)| config.is_member(id))
+    }
+
     /// Takes note of an appended entry. True if it changed the membership.
     pub fn append(&mut self, entry: &Entry) -> bool {
         match &entry.payload {

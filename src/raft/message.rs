@@ -31,7 +31,8 @@ pub enum Body {
         last: EntryId,
         /// Only asks: grants nothing, changes no term.
         pre_vote: bool,
-        /// The leader asked for this campaign (thesis §3.10): leader stickiness does not apply.
+        /// The leader asked for this campaign (thesis §3.10): leader stickiness does not apply,
+        /// where the leader has said so.
         transfer: bool,
     },
     /// Answers `RequestVote`.
@@ -69,6 +70,8 @@ pub enum Body {
         commit: Index,
         /// The leader's read round: never reused in its term.
         round: u64,
+        /// To whom the leader hands over: it may campaign although the leader lives.
+        successor: Option<NodeId>,
     },
     /// Answers `Heartbeat`, with its `round`.
     HeartbeatReply {
@@ -110,6 +113,13 @@ pub enum Body {
     Removed {
         /// Which kind of request it answers.
         pre_vote: bool,
+    },
+    /// Who are the members? Asked of those who are known, when somebody unknown speaks.
+    AskMembers,
+    /// Answers `AskMembers`.
+    Members {
+        /// All members by the sender's configuration.
+        ids: Vec<NodeId>,
     },
     /// The leader did not take these proposals or reads: they will never take effect.
     Refused {

@@ -59,9 +59,10 @@
 //! # Where this departs from the paper
 //!
 //! - A member refuses a vote to a candidate that is no voter by its own configuration, unless that
-//!   candidate's log is newer than its own. The paper lets everybody vote for everybody (§6): that
-//!   is needed when the voter is behind and cannot know the candidate, which is exactly when the
-//!   candidate's log is newer. In all other cases the candidate was removed, or never belonged.
+//!   candidate's log is newer than its own and a member vouches for it. The paper lets everybody
+//!   vote for everybody (§6): that is needed when the voter is behind and cannot know the
+//!   candidate, which is exactly when the candidate's log is newer. In all other cases the
+//!   candidate was removed, or never belonged. Leaders are heard by the same rule (`standing`).
 //! - Every request for a vote is answered, with a refusal where the paper is silent, since somebody
 //!   may wait for the answer.
 //! - A candidate that loses by refusals, or has one and no victory, asks again after a short random
@@ -80,7 +81,8 @@
 //! - *Pacing of a follower by its state machine.* Followers confirm what is durable, not what is
 //!   applied. The leader's intake is bounded by its own apply, not by theirs.
 //! - *Byzantine faults.* No message can make a node panic, break its own log's order or trust a
-//!   confirmation of entries that never were. But a member that lies about leading is believed.
+//!   confirmation of entries that never were, and whoever is no member is not heard (`standing`).
+//!   But a member that lies about leading is believed.
 
 pub mod types;
 
@@ -93,6 +95,7 @@ pub mod ready;
 pub mod status;
 
 mod gate;
+mod standing;
 
 mod detector;
 mod election;

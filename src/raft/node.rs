@@ -24,6 +24,7 @@ use super::notice::{Cause, Notice};
 use super::proposal::Forwards;
 use super::ready::{Persist, ReadGrant, Ready, Role, Transition};
 use super::replication::Leader;
+use super::standing::Standing;
 use super::types::{HardState, Index, NodeId, PersistSeq, RequestId, SnapshotMeta, Term};
 
 /// Messages that may wait for the disk. More than that, in the time of one write, is no honest
@@ -46,6 +47,7 @@ pub struct RaftNode {
     pub(super) detector: Detector,
     pub(super) log: Log,
     pub(super) membership: Membership,
+    pub(super) standing: Standing,
     /// A member said that this one was removed.
     pub(super) told_removed: bool,
     /// The address at which each peer was last reached by a connection of this member, or `None`
@@ -132,6 +134,7 @@ impl RaftNode {
             detector: Detector::default(),
             log,
             membership,
+            standing: Standing::default(),
             told_removed: false,
             reached: BTreeMap::new(),
             pre_votes_refused: 0,
@@ -149,6 +152,7 @@ impl RaftNode {
     /// Time passes, and this member was there to hear what others said in it.
     pub fn tick(&mut self) {
         self.detector.tick(&self.config);
+        self.standing.rest_ticks = self.standing.rest_ticks.saturating_sub(1);
         match &mut self.role {
             RoleState::Follower(_) => self.tick_follower(),
             RoleState::PreCandidate(candidacy) | RoleState::Candidate(candidacy) => {

@@ -265,9 +265,10 @@ impl RaftNode {
     }
 
     /// A member says that this one was removed. Its word is good for no more than that this one
-    /// need not go on.
+    /// need not go on, and is an answer: whoever follows a leader did not ask.
     pub(super) fn handle_removed(&mut self, from: NodeId) {
-        if self.membership.knows(from) {
+        let asked = matches!(self.role, RoleState::PreCandidate(_) | RoleState::Candidate(_));
+        if asked && self.membership.knows(from) {
             proof::mark(Mark::RemovalToldLate);
             self.told_removed = true;
         }

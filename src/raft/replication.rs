@@ -187,7 +187,8 @@ impl RaftNode {
         };
         progress.commit_told = progress.commit_told.max(commit);
         let round = leader.reads.round();
-        self.send(peer, Body::Heartbeat { commit, round });
+        let successor = leader.successor();
+        self.send(peer, Body::Heartbeat { commit, round, successor });
     }
 
     /// `from` answers as a follower of this leader. None if it is not one.

@@ -2,9 +2,11 @@
 //!
 //! The leader takes no more requests, brings the target's log up to its own, and tells it to
 //! campaign at once (`TimeoutNow`). The target needs no pre-vote, and its request for votes says
-//! that the leader wants it, so a live leader shields nobody. If nothing has come of it after an
-//! election timeout, the leader carries on. Reads that wait are still answered if a quorum
-//! confirms their round: it does not matter why a leader might be replaced, only that it was not.
+//! that the leader wants it. That alone would let anybody depose a live leader again and again, so
+//! the leader's heartbeats name its successor, and only that one is not shielded against. If
+//! nothing has come of it after an election timeout, the leader carries on. Reads that wait are
+//! still answered if a quorum confirms their round: it does not matter why a leader might be
+//! replaced, only that it was not.
 
 use thiserror::Error;
 
@@ -12,6 +14,7 @@ use crate::proof::{self, Mark, Mutant};
 
 use super::message::Body;
 use super::node::{RaftNode, RoleState};
+use super::replication::Leader;
 use super::types::NodeId;
 
 /// A transfer under way.
@@ -21,6 +24,13 @@ pub struct Transfer {
     pub(super) elapsed_ticks: u32,
     /// It was told to campaign.
     pub(super) told: bool,
+}
+
+impl Leader {
+    /// Who was told to campaign in this leader's place.
+    pub(super) fn successor(&self) -> Option<NodeId> {
+        self.transfer.as_ref().filter(|transfer| transfer.told).map(|transfer| transfer.target)
+    }
 }
 
 /// Why leadership is not being handed over.
@@ -98,8 +108,23 @@ impl RaftNode {
             || proof::mutant(Mutant::TransferTooEarly);
         if transfer.target == peer && caught_up && (again || !transfer.told) {
             transfer.told = true;
+            // First of all the others: they shield this leader, unless it has said that it goes.
+            let voters: Vec<NodeId> = self.other_voters().filter(|voter| *voter != peer).collect();
+            for voter in voters {
+                self.send_heartbeat(voter);
+            }
             self.send(peer, Body::TimeoutNow);
         }
+    }
+
+    /// Whether the leader of this term wants `candidate` to campaign, and has said so here.
+    pub(super) fn is_successor(&self, candidate: NodeId) -> bool {
+        let successor = match &self.role {
+            RoleState::Follower(follower) => follower.successor,
+            RoleState::Leader(leader) => leader.successor(),
+            RoleState::PreCandidate(_) | RoleState::Candidate(_) => None,
+        };
+        successor == Some(candidate) || proof::mutant(Mutant::SuccessorUnnamed)
     }
 
     /// Gives up on a transfer that takes longer than an election.

@@ -255,7 +255,9 @@ impl Gate {
         let body = match frame.body.ok_or(Error::Missing("body"))? {
             wire::append_request::Body::Append(append) => append_in(term, append)?,
             wire::append_request::Body::Heartbeat(beat) => {
-                Body::Heartbeat { commit: index("commit", beat.commit)?, round: beat.round }
+                let successor = NodeId::new(beat.successor);
+                let commit = index("commit", beat.commit)?;
+                Body::Heartbeat { commit, round: beat.round, successor }
             }
             wire::append_request::Body::Hello(_) => return Err(Error::Missing("body after hello")),
             wire::append_request::Body::Detour(_) | wire::append_request::Body::Ping(_) => {
@@ -294,8 +296,13 @@ impl Gate {
     /// A follower's proposals or read.
     pub fn forward_request(&self, frame: wire::ForwardRequest) -> Result<Message, Error> {
         self.admit(frame.route.as_ref())?;
+        let body = frame.body.ok_or(Error::Missing("body"))?;
+        if let wire::forward_request::Body::AskMembers(wire::AskMembers {}) = body {
+            // A machine that is yet to hear of any leader asks as well.
+            return Ok(self.message(any_term(frame.term)?, Body::AskMembers));
+        }
         let term = live_term(frame.term)?;
-        let body = match frame.body.ok_or(Error::Missing("body"))? {
+        let body = match body {
             wire::forward_request::Body::Propose(propose) => {
                 Body::Propose { proposals: proposals_in(self.peer, propose.proposals)? }
             }
@@ -311,7 +318,9 @@ impl Gate {
             wire::forward_request::Body::Hello(_) => {
                 return Err(Error::Missing("body after hello"));
             }
-            wire::forward_request::Body::Detour(_) => return Err(Error::Missing("message")),
+            wire::forward_request::Body::AskMembers(_) | wire::forward_request::Body::Detour(_) => {
+                return Err(Error::Missing("message"));
+            }
         };
         Ok(self.message(term, body))
     }
@@ -330,6 +339,11 @@ impl Gate {
                 let why = refusal(refused.why)?;
                 let ids = refused.ids.into_iter().map(|id| request_of(self.me, Some(id)));
                 Body::Refused { ids: ids.collect::<Result<_, _>>()?, why }
+            }
+            wire::forward_reply::Body::Members(members) => {
+                bounded("members", members.ids.len(), MEMBERS_MAX * 3)?;
+                let ids = members.ids.into_iter().map(|id| node_id("member", id));
+                Body::Members { ids: ids.collect::<Result<_, _>>()? }
             }
             wire::forward_reply::Body::Detour(_) => return Err(Error::Missing("message")),
         };

@@ -58,6 +58,7 @@ pub fn size_bytes(message: &Message) -> usize {
             proposals.iter().map(|p| p.data.len() + FRAME_OVERHEAD_BYTES).sum()
         }
         Body::Refused { ids, .. } => ids.len() * FRAME_OVERHEAD_BYTES,
+        Body::Members { ids } => ids.len() * size_of::<u64>(),
         Body::Change { changes, .. } => changes.len() * (FRAME_OVERHEAD_BYTES + ADDRESS_BYTES_MAX),
         Body::RequestVote { .. }
         | Body::Vote { .. }
@@ -68,6 +69,7 @@ pub fn size_bytes(message: &Message) -> usize {
         | Body::InstallSnapshot { .. }
         | Body::TimeoutNow
         | Body::Removed { .. }
+        | Body::AskMembers
         | Body::ReadIndex { .. }
         | Body::ReadIndexReply { .. } => 0,
     };
@@ -84,7 +86,7 @@ pub fn encode(cluster: u64, message: Message) -> Frame {
         Body::Append { prev, entries, commit } => cover.append(prev, entries, commit),
         Body::Appended { last } => cover.appended(last),
         Body::Rejected { prev, hint } => cover.rejected(prev, hint),
-        Body::Heartbeat { commit, round } => cover.heartbeat(commit, round),
+        Body::Heartbeat { commit, round, successor } => cover.heartbeat(commit, round, successor),
         Body::HeartbeatReply { round } => cover.heartbeat_reply(round),
         Body::InstallSnapshot { meta } => cover.snapshot(&meta),
         Body::TimeoutNow => cover.timeout_now(),
@@ -94,6 +96,8 @@ pub fn encode(cluster: u64, message: Message) -> Frame {
         Body::Refused { ids, why } => cover.refused(ids, why),
         Body::Change { id, changes } => cover.change(id, changes),
         Body::Removed { pre_vote } => cover.removed(pre_vote),
+        Body::AskMembers => cover.ask_members(),
+        Body::Members { ids } => cover.members(&ids),
     }
 }
 
@@ -134,9 +138,10 @@ impl Cover {
         Frame::Append(wire::AppendRequest { route, term, body })
     }
 
-    fn heartbeat(self, commit: Index, round: u64) -> Frame {
+    fn heartbeat(self, commit: Index, round: u64, successor: Option<NodeId>) -> Frame {
         let Self { route, term } = self;
-        let beat = wire::Heartbeat { commit: commit.0, round };
+        let successor = successor.map_or(0, NodeId::get);
+        let beat = wire::Heartbeat { commit: commit.0, round, successor };
         let body = Some(wire::append_request::Body::Heartbeat(beat));
         Frame::Heartbeat(wire::AppendRequest { route, term, body })
     }
@@ -187,6 +192,15 @@ impl Cover {
         let id = Some(request_id_out(id));
         let changes = changes.into_iter().map(change_out).collect();
         self.forward(wire::forward_request::Body::Change(wire::ChangeRequest { id, changes }))
+    }
+
+    fn ask_members(self) -> Frame {
+        self.forward(wire::forward_request::Body::AskMembers(wire::AskMembers {}))
+    }
+
+    fn members(self, ids: &[NodeId]) -> Frame {
+        let ids = ids.iter().map(|id| id.get()).collect();
+        self.forward_reply(wire::forward_reply::Body::Members(wire::Members { ids }))
     }
 
     fn forward_reply(self, body: wire::forward_reply::Body) -> Frame {

@@ -67,7 +67,7 @@ pub enum Kind {
     Entries,
     /// Their answer.
     EntriesReply,
-    /// What a client of this member wants of the leader.
+    /// What a client of this member wants of the leader, or this member of another.
     Request,
     /// Its answer.
     Answer,
@@ -83,8 +83,13 @@ impl Kind {
             Body::HeartbeatReply { .. } => Self::HeartbeatReply,
             Body::Append { .. } => Self::Entries,
             Body::Appended { .. } | Body::Rejected { .. } => Self::EntriesReply,
-            Body::Propose { .. } | Body::ReadIndex { .. } | Body::Change { .. } => Self::Request,
-            Body::ReadIndexReply { .. } | Body::Refused { .. } => Self::Answer,
+            Body::Propose { .. }
+            | Body::ReadIndex { .. }
+            | Body::Change { .. }
+            | Body::AskMembers => Self::Request,
+            Body::ReadIndexReply { .. } | Body::Refused { .. } | Body::Members { .. } => {
+                Self::Answer
+            }
             Body::InstallSnapshot { .. } => return None,
         })
     }

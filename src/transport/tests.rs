@@ -249,7 +249,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn beat(round: u64) -> Body {
-    Body::Heartbeat { commit: Index(3), round }
+    Body::Heartbeat { commit: Index(3), round, successor: None }
 }
 
 fn entries(first: u64, count: u64, bytes: usize) -> Body {

@@ -78,6 +78,18 @@ fn a_change_that_would_give_the_quorum_up_is_refused_and_no_other() {
 }
 
 #[test]
+fn a_host_that_is_no_member_changes_nothing() {
+    for seed in 0..300 {
+        rooms::strangers::judge(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    }
+    for mutant in rooms::STRANGERS {
+        let kill = rooms::kill(*mutant, 300);
+        let kill = kill.unwrap_or_else(|| panic!("{} survives", mutant.name()));
+        println!("{:24} seed {:4}: {}", mutant.name(), kill.seed, kill.how);
+    }
+}
+
+#[test]
 fn every_bug_of_the_disks_room_is_seen() {
     for mutant in rooms::DISK {
         let kill = rooms::kill(*mutant, 3000);

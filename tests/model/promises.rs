@@ -142,12 +142,13 @@ fn campaigns(before: &Server, after: &Reaction) -> Checked<()> {
     })
 }
 
-/// A vote is for whoever asks first with a complete log, if no leader is known; also that of a
-/// member that does not know yet that it is a voter (etcd#10998).
+/// A vote is for whoever asks first with a complete log and has a say, if no leader is known; also
+/// that of a member that does not know yet that it is a voter (etcd#10998).
 fn vote_given(before: &Server, message: &Message, after: &Reaction) -> Checked<()> {
     let Body::RequestVote { last, pre_vote, .. } = message.body else { return Ok(()) };
     let old = &before.node;
-    let may_lead = old.membership().is_voter(message.from) || last > before.last();
+    let may_lead = old.membership().is_voter(message.from)
+        || (last > before.last() && old.has_standing(message.from));
     let due = message.term > old.term()
         && (old.role() == Role::Follower && (old.leader().is_none() || before.cut_off))
         && before.writes.is_empty()
@@ -175,7 +176,12 @@ fn message_obeyed(before: &Server, message: &Message, after: &Reaction) -> Check
     if message.term < old.term() && !grant && !matches!(message.body, Body::Refused { .. }) {
         check(old.status() == new.status(), "a message of the past has no effect", told)?;
     }
+    let of_no_term = matches!(
+        message.body,
+        Body::TimeoutNow | Body::AskMembers | Body::Members { .. } | Body::Removed { .. }
+    );
     let commands = !matches!(message.body, Body::RequestVote { .. })
+        && !of_no_term
         && !grant
         && old.membership().members().contains(&message.from);
     if commands && message.term > old.term() {

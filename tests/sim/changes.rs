@@ -26,6 +26,10 @@ const CALM_US: u64 = 10_000_000;
 /// For so long the others may count on a member whose disk turned out to be damaged.
 const MISSED_US: u64 = 15_000_000;
 
+/// So long an operator waits before it takes a member by the hand: what members can tell each other
+/// they have told by then.
+const UNHEARD_US: u64 = 20_000_000;
+
 /// Where each machine listens.
 const ADDRESSES: usize = 4;
 
@@ -320,6 +324,7 @@ impl World {
                 | Body::HeartbeatReply { .. }
                 | Body::ReadIndexReply { .. }
                 | Body::Removed { .. }
+                | Body::Members { .. }
                 | Body::Refused { .. }
         );
         let dialled = circle.table.peers.get(&message.to);
@@ -330,8 +335,37 @@ impl World {
     /// What a member is told of addresses when it starts. The environment of a first member names
     /// all of them; a machine that joins hears them from the cluster, once.
     pub fn told_addresses(&self, at: usize) -> BTreeMap<NodeId, String> {
-        let joined_before = at >= self.plan.members && self.members[at].life > 0;
-        if joined_before { BTreeMap::new() } else { self.plan.first_addresses() }
+        let joins = at >= self.plan.members;
+        if self.named.contains(&at) || joins && self.members[at].life == 0 {
+            let standing = self.checker.configurations.standing();
+            let address = |id: NodeId| (id, found(id, standing.addresses.get(&id)));
+            standing.members().into_iter().map(address).collect()
+        } else if joins {
+            BTreeMap::new()
+        } else {
+            self.plan.first_addresses()
+        }
+    }
+
+    /// All members that somebody knew may be gone by now, so that nobody it believes can tell it of
+    /// the leader. After `since_us`, its operator names those who are there, as the manual says.
+    pub fn name_members(&mut self, since_us: &mut BTreeMap<usize, u64>) {
+        let Some(leader) = self.leader().map(Self::id) else { return };
+        for at in self.sound() {
+            let lost = self.members[at].process.as_ref().is_some_and(|process| {
+                let raft = process.replica.raft();
+                raft.leader().is_none() && raft.id() != leader && !raft.has_standing(leader)
+            });
+            if !lost {
+                since_us.remove(&at);
+            } else if *since_us.entry(at).or_insert(self.now_us) + UNHEARD_US < self.now_us {
+                since_us.remove(&at);
+                self.tell(|| format!("the operator of {at} names the members"));
+                self.stats.members_named += 1;
+                self.named.insert(at);
+                self.die(at, Death::Killed, Some(1000));
+            }
+        }
     }
 
     /// A member learns that a connection which it dialled stands: over it, a message just went to

@@ -109,6 +109,7 @@ impl World {
         let mut wanted: Vec<(usize, bool, Option<Ticket>)> =
             self.sound().into_iter().flat_map(|at| [(at, false, None), (at, true, None)]).collect();
         let (mut again_us, mut wait_us) = (self.now_us, 200_000);
+        let mut unheard_since_us = BTreeMap::new();
         while !wanted.is_empty() {
             let before = std::mem::replace(&mut behind, self.furthest_behind());
             if behind > before {
@@ -132,6 +133,7 @@ impl World {
                 }
             }
             self.run_until(self.now_us + 50_000);
+            self.name_members(&mut unheard_since_us);
             let sound = self.sound();
             wanted.retain(|(at, _, _)| sound.contains(at));
             wanted.retain_mut(|(_, _, ticket)| {

@@ -152,6 +152,7 @@ counts! {
     members_revived,
     /// Messages between those who do not speak with each other.
     strangers,
+    members_named,
 }
 
 impl Stats {

@@ -138,6 +138,8 @@ pub struct World {
     pub members: Vec<Member>,
     /// Those that were asked to stop, and end soon.
     pub stopping: BTreeSet<usize>,
+    /// Those whose operators name the members that are there.
+    pub named: BTreeSet<usize>,
     /// The links.
     pub network: Network,
     /// Snapshots on their way, and the lanes (from, to) that they take up. The value of a lane
@@ -202,6 +204,7 @@ impl World {
             whim: Chance::new(plan.seed, stream::CLIENTS),
             members: members.collect(),
             stopping: BTreeSet::new(),
+            named: BTreeSet::new(),
             network: Network::new(places),
             transfers: BTreeMap::new(),
             lanes: BTreeMap::new(),

@@ -95,6 +95,7 @@ impl Figures {
                 rooms::disk::judge(seed),
                 rooms::door::judge(seed),
                 rooms::quorum::judge(seed),
+                rooms::strangers::judge(seed),
             ];
             self.violations += judgements.iter().filter(|one| one.is_err()).count() as u64;
         }

@@ -128,12 +128,12 @@ fn who_is_left_out_by_an_uncommitted_change_is_reached_after_a_restart() {
     world.members.insert(id(1), Replica::new(config(id(1)), restored, Index(0), 0));
     let says = |body| Event::Message(Message { from: id(2), to: id(1), term: Term(1), body });
     for _ in 0..3 {
-        world.give(1, says(raft::Body::Heartbeat { commit: Index(1), round: 1 }));
+        world.give(1, says(raft::Body::Heartbeat { commit: Index(1), round: 1, successor: None }));
         world.give(1, Event::Tick);
         world.perform(id(1));
     }
     assert_eq!(world.reached_ids(), [2, 3], "it may be needed yet");
-    world.give(1, says(raft::Body::Heartbeat { commit: Index(2), round: 2 }));
+    world.give(1, says(raft::Body::Heartbeat { commit: Index(2), round: 2, successor: None }));
     world.perform(id(1));
     world.give(1, Event::Tick);
     world.perform(id(1));

@@ -93,13 +93,17 @@ impl Forger {
     fn body(&mut self) -> Body {
         let yes = self.chance.between(0, 1) == 0;
         let pre_vote = self.chance.between(0, 1) == 0;
-        match self.chance.between(0, 13) {
+        match self.chance.between(0, 15) {
             0 => Body::RequestVote { last: self.entry_id(), pre_vote, transfer: yes },
             1 => Body::Vote { granted: yes, pre_vote },
             2..=4 => self.append(),
             5 => Body::Appended { last: Index(self.number(self.index)) },
             6 => Body::Rejected { prev: Index(self.number(self.index)), hint: self.entry_id() },
-            7 => Body::Heartbeat { commit: Index(self.number(self.index)), round: self.number(1) },
+            7 => Body::Heartbeat {
+                commit: Index(self.number(self.index)),
+                round: self.number(1),
+                successor: yes.then(|| self.member()),
+            },
             8 => Body::HeartbeatReply { round: self.number(1) },
             9 => Body::InstallSnapshot {
                 meta: SnapshotMeta { last: self.entry_id(), config: self.configuration() },
@@ -107,6 +111,8 @@ impl Forger {
             10 => Body::TimeoutNow,
             11 => Body::Propose { proposals: (0..2).map(|_| self.proposal()).collect() },
             12 => Body::ReadIndex { id: self.request() },
+            13 => Body::AskMembers,
+            14 => Body::Members { ids: (0..3).map(|_| self.member()).collect() },
             _ if yes => {
                 Body::ReadIndexReply { id: self.request(), index: Index(self.number(self.index)) }
             }

@@ -16,7 +16,7 @@ mod show;
 use super::{Config, NodeId};
 
 /// Member `raw`.
-fn id(raw: u64) -> NodeId {
+pub(super) fn id(raw: u64) -> NodeId {
     NodeId::new(raw).expect("tests number members from 1")
 }
 

@@ -510,7 +510,8 @@ impl Script {
 /// `Vote granted|refused`, `PreVote …`, `AskVote last=1@1 [transfer]`,
 /// `AskPreVote last=1@1`,
 /// `Append prev=1@1 terms=1,2 commit=0`, `Appended last=3`, `Rejected prev=3 hint=1@1`,
-/// `Heartbeat commit=0 round=0`, `HeartbeatReply round=0`, `TimeoutNow`, `InstallSnapshot last=1@1`
+/// `Heartbeat commit=0 round=0 [for=1]`, `HeartbeatReply round=0`, `TimeoutNow`, `Removed`,
+/// `InstallSnapshot last=1@1`, `AskMembers`, `Members ids=1,2`
 fn parse_body(args: &mut ArgumentConsumer<'_>) -> Result<Body, Box<dyn Error>> {
     let kind = args.next_pos().ok_or("what?")?;
     let number = |args: &mut ArgumentConsumer<'_>, key: &str| -> Result<u64, Box<dyn Error>> {
@@ -543,9 +544,13 @@ fn parse_body(args: &mut ArgumentConsumer<'_>) -> Result<Body, Box<dyn Error>> {
         "Heartbeat" => Body::Heartbeat {
             commit: Index(number(args, "commit")?),
             round: number(args, "round")?,
+            successor: args.take_key("for").map(str::parse).transpose()?.map(id),
         },
         "HeartbeatReply" => Body::HeartbeatReply { round: number(args, "round")? },
         "TimeoutNow" => Body::TimeoutNow,
+        "AskMembers" => Body::AskMembers,
+        "Removed" => Body::Removed { pre_vote: true },
+        "Members" => Body::Members { ids: list(args.take_key("ids").unwrap_or(""))? },
         "InstallSnapshot" => {
             let last = entry_id(args.take_key("last").ok_or("up to what?")?)?;
             let voters = list(args.take_key("voters").unwrap_or("1,2,3"))?;

@@ -87,7 +87,10 @@ fn body(body: &Body) -> String {
         }
         Body::Appended { last } => format!("Appended {last}"),
         Body::Rejected { prev, hint } => format!("Rejected prev {prev} hint {hint}"),
-        Body::Heartbeat { commit, round } => format!("Heartbeat commit {commit} round {round}"),
+        Body::Heartbeat { commit, round, successor } => {
+            let goes = successor.map_or(String::new(), |to| format!(" for n{to}"));
+            format!("Heartbeat commit {commit} round {round}{goes}")
+        }
         Body::HeartbeatReply { round } => format!("HeartbeatReply round {round}"),
         Body::InstallSnapshot { meta } => format!("InstallSnapshot {}", meta.last),
         Body::TimeoutNow => "TimeoutNow".to_owned(),
@@ -101,6 +104,11 @@ fn body(body: &Body) -> String {
         }
         Body::Change { id, changes } => format!("Change {} {changes:?}", request(*id)),
         Body::Removed { pre_vote: _ } => "Removed".to_owned(),
+        Body::AskMembers => "AskMembers".to_owned(),
+        Body::Members { ids } => {
+            let ids: Vec<String> = ids.iter().map(|id| format!("n{id}")).collect();
+            format!("Members {}", ids.join(" "))
+        }
         Body::Refused { ids, why } => {
             let ids: Vec<String> = ids.iter().map(|id| request(*id)).collect();
             format!("Refused {} {why:?}", ids.join(" "))

@@ -107,14 +107,18 @@ fn bodies() -> impl Strategy<Value = Body> {
         appends(),
         numbers().prop_map(|last| Body::Appended { last: Index(last) }),
         places().prop_map(|hint| Body::Rejected { prev: hint.index.next(), hint }),
-        (numbers(), any::<u64>())
-            .prop_map(|(commit, round)| Body::Heartbeat { commit: Index(commit), round }),
+        (numbers(), any::<u64>(), 0..4u64).prop_map(|(commit, round, successor)| {
+            let successor = NodeId::new(successor);
+            Body::Heartbeat { commit: Index(commit), round, successor }
+        }),
         any::<u64>().prop_map(|round| Body::HeartbeatReply { round }),
         (numbers(), configs()).prop_map(|(index, config)| {
             let last = EntryId { term: Term(3), index: Index(index) };
             Body::InstallSnapshot { meta: SnapshotMeta { last, config } }
         }),
         Just(Body::TimeoutNow),
+        Just(Body::AskMembers),
+        vec((1..9u64).prop_map(node), 0..5).prop_map(|ids| Body::Members { ids }),
         proposals,
         requests(2).prop_map(|id| Body::ReadIndex { id }),
         (requests(1), numbers())

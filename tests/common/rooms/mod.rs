@@ -1,11 +1,12 @@
-//! The store, the disk, the door for votes and one rule of the core by themselves, driven by chance
-//! and judged from outside: quick enough to tell within a moment whether a bug of one of them would
-//! be seen.
+//! The store, the disk, the door for votes and some rules of the core by themselves, driven by
+//! chance and judged from outside: quick enough to tell within a moment whether a bug of one of
+//! them would be seen.
 
 pub mod disk;
 pub mod door;
 pub mod quorum;
 pub mod store;
+pub mod strangers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -56,6 +57,11 @@ pub const DOOR: &[Mutant] = &[Mutant::VoteOfAnyTerm];
 /// a world that has time for it.
 pub const QUORUM: &[Mutant] = &[Mutant::QuorumGivenUp, Mutant::MovedCounted];
 
+/// Bugs of what the core makes of a host that is no member, of which there is none in the worlds
+/// that are made of members.
+pub const STRANGERS: &[Mutant] =
+    &[Mutant::StrangerFollowed, Mutant::TermUnbounded, Mutant::SuccessorUnnamed];
+
 /// The rare paths of the store and the disk.
 pub const MARKS: &[Mark] = &[
     Mark::CompactedRefused,
@@ -90,6 +96,8 @@ pub fn kill(mutant: Mutant, seeds: u64) -> Option<Kill> {
         door::judge
     } else if QUORUM.contains(&mutant) {
         quorum::judge
+    } else if STRANGERS.contains(&mutant) {
+        strangers::judge
     } else {
         return None;
     };

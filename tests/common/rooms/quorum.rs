@@ -14,7 +14,8 @@ use raft_node::raft::{
 
 use super::Chance;
 
-const ELECTION_TICKS: u32 = 10;
+/// The shortest election time-out.
+pub const ELECTION_TICKS: u32 = 10;
 
 /// The members that live; what is said to the others is lost.
 struct Cluster {
@@ -160,7 +161,8 @@ impl Cluster {
     }
 }
 
-fn config(id: NodeId, seed: u64) -> Config {
+/// Settings of a small member.
+pub fn config(id: NodeId, seed: u64) -> Config {
     Config {
         id,
         heartbeat_ticks: 2,
