@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 const ROOT: &str = "proto";
-const PEER: &[&str] = &["proto/node.proto", "proto/raft.proto"];
+const MEMBERS: &str = "proto/raft.proto";
+const PEER: &[&str] = &["proto/node.proto", MEMBERS];
 const CLIENT: &[&str] =
     &["proto/etcd/rpc.proto", "proto/etcd/lock.proto", "proto/etcd/election.proto"];
 
@@ -15,12 +16,19 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let all: Vec<&str> = PEER.iter().chain(CLIENT).copied().collect();
-    let mut code = compiler(&all)?;
-    code.include_source_info(true);
-    tonic_prost_build::configure()
-        .bytes(".")
-        .out_dir(&out)
-        .compile_fds(code.file_descriptor_set())?;
+    for (files, codec) in [
+        (&all[..], "tonic_prost::ProstCodec"),
+        // The code of the members' own protocol takes the place of what was just written for it.
+        (&[MEMBERS][..], "crate::proto::checked::Checked"),
+    ] {
+        let mut code = compiler(files)?;
+        code.include_source_info(true);
+        tonic_prost_build::configure()
+            .bytes(".")
+            .codec_path(codec)
+            .out_dir(&out)
+            .compile_fds(code.file_descriptor_set())?;
+    }
 
     write_descriptors(PEER, &out.join("peer_descriptors.bin"))?;
     write_descriptors(CLIENT, &out.join("client_descriptors.bin"))

@@ -216,6 +216,8 @@ instruments! {
         ResubmitEarly = "a new leader is reason enough to submit a proposal again",
         DoubtDenied = "a proposal whose outcome is unknown is said to have failed for certain",
         SkippedDenied = "a proposal whose outcome a snapshot skipped is said to have failed",
+        GuestRemembered = "whoever calls under some id is remembered durably as its only bearer",
+        ChecksumUnchecked = "a frame is believed though its checksum says otherwise",
         VoteOfAnyTerm = "a vote of one term answers for another, through the door",
         SyncRetried = "a sync that failed is tried again, and believed (ATC'20)",
         HeldWriteCounted = "a batch that waits for room on the disk is reported as durable",

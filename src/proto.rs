@@ -1,8 +1,10 @@
 //! The generated code: messages, clients and servers of every service spoken here.
 //!
-//! Compiled from `proto/` by `build.rs`. Nothing is written by hand, so the lints that ask for
-//! documentation and taste look elsewhere. Meaning and checks live in `transport::codec` for
-//! peers, and in `api` for clients.
+//! Compiled from `proto/` by `build.rs`. Nothing but [`checked`] is written by hand, so the lints
+//! that ask for documentation and taste look elsewhere. Meaning and checks live in
+//! `transport::codec` for peers, and in `api` for clients.
+
+pub mod checked;
 
 /// `proto.NodeRegistration`, kept as first written.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

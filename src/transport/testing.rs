@@ -3,7 +3,7 @@
 
 use super::codec::{self, Gate};
 use super::frame::{self, Call, Frame};
-use crate::proto::raft as wire;
+use crate::proto::{checked, raft as wire};
 use crate::raft::message::Message;
 
 /// What the receiver of `message` reads after `meddle` had its bytes, or why it refuses them.
@@ -47,7 +47,8 @@ fn through<F: prost::Message + Default>(
     frame: &F,
     meddle: impl FnOnce(&mut Vec<u8>),
 ) -> Result<F, String> {
-    let mut bytes = frame.encode_to_vec();
+    let mut bytes = Vec::new();
+    checked::seal(frame, &mut bytes);
     meddle(&mut bytes);
-    F::decode(bytes.as_slice()).map_err(|error| error.to_string())
+    checked::open(bytes.into())
 }

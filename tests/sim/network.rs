@@ -4,10 +4,7 @@
 //! dialled to it. Which of the two a message takes is decided by the production code.
 //!
 //! A connection has an epoch: what was under way when it broke never arrives. A garbled frame never
-//! reaches a core. TCP's checksum, or TLS, lets the connection break before anybody reads it; what
-//! passes both is put before the gate of the transport, which must not panic. Whatever the gate
-//! says, the frame is dropped and the connection with it: bits that turn over unnoticed would be
-//! Byzantine, which Raft does not promise to withstand.
+//! reaches a core: its checksum says so, and the connection breaks.
 
 use raft_node::node::Event;
 use raft_node::raft::{Body, Message};
@@ -208,12 +205,16 @@ impl World {
     fn garble(&mut self, from: usize, to: usize, message: Message) {
         let mut bits = [self.chance.next(), self.chance.next(), self.chance.next()];
         let count = self.chance.between(1, 3) as usize;
+        let mut damaged = false;
         let read = testing::carry(CLUSTER, message, |bytes| {
+            let whole = bytes.clone();
             for bit in &mut bits[..count] {
                 let bit = *bit as usize % (bytes.len() * 8);
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
+            damaged = *bytes != whole;
         });
+        assert!(read.is_err() || !damaged, "a damaged frame was read as {read:?}");
         self.stats.corrupted += 1;
         self.stats.refused += u64::from(read.is_err());
         self.disconnect(from, to);
