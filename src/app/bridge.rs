@@ -74,9 +74,9 @@ impl Inbox for DriverInbox {
     }
 
     /// Waits for the disk when a member is met for the first time ever, and only then.
-    fn meets(&self, peer: NodeId, instance: u64) -> bool {
+    fn meets(&self, peer: NodeId, instance: Option<u64>, member: bool) -> bool {
         let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
-        match instances.meet(peer, instance) {
+        match instances.meet(peer, instance, member) {
             Ok(same) => same,
             Err(error) => exit::fatal(exit::of_storage(&error), &self.advice.on_storage(&error)),
         }

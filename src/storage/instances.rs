@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use crate::proof::{Mutant, mutant};
 use crate::raft::types::NodeId;
 
 use super::disk::{Access, Disk, DiskFile};
@@ -48,14 +49,25 @@ impl<D: Disk> Instances<D> {
         self.own
     }
 
-    /// Whether `peer` is the one that was met under its id. Who is met for the first time is
-    /// remembered, durably when this returns.
-    pub fn meet(&mut self, peer: NodeId, instance: u64) -> Result<bool, Error> {
+    /// Whether `peer` is the one that was met under its id. A `member` that is met for the first
+    /// time, and says who it is, is remembered, durably when this returns. Nobody else is: whoever
+    /// reaches a port could fill the disk with ids that it made up, or take the place of a member
+    /// that is yet to come.
+    pub fn meet(
+        &mut self,
+        peer: NodeId,
+        instance: Option<u64>,
+        member: bool,
+    ) -> Result<bool, Error> {
         if let Some(met) = self.met.get(&peer) {
-            return Ok(*met == instance);
+            return Ok(instance == Some(*met));
         }
-        self.met.insert(peer, instance);
-        self.write()?;
+        if let Some(instance) = instance
+            && (member || mutant(Mutant::GuestRemembered))
+        {
+            self.met.insert(peer, instance);
+            self.write()?;
+        }
         Ok(true)
     }
 
@@ -113,21 +125,37 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let disk = RealDisk::open(directory.path()).expect("a disk");
         let mut instances = Instances::open(&disk, 7).expect("opens");
-        assert!(instances.meet(id(2), 20).expect("writes"));
-        assert!(instances.meet(id(3), u64::MAX).expect("writes"));
-        assert!(!instances.meet(id(2), 21).expect("reads"));
+        assert!(instances.meet(id(2), Some(20), true).expect("writes"));
+        assert!(instances.meet(id(3), Some(u64::MAX), true).expect("writes"));
+        assert!(!instances.meet(id(2), Some(21), true).expect("reads"));
         let mut again = Instances::open(&disk, 8).expect("opens");
         assert_eq!(again.own(), 7, "a directory keeps its number");
-        assert!(again.meet(id(2), 20).expect("reads"));
-        assert!(again.meet(id(3), u64::MAX).expect("reads"));
-        assert!(!again.meet(id(3), 1).expect("reads"));
+        assert!(again.meet(id(2), Some(20), true).expect("reads"));
+        assert!(again.meet(id(3), Some(u64::MAX), true).expect("reads"));
+        assert!(!again.meet(id(3), Some(1), true).expect("reads"));
+        assert!(!again.meet(id(3), Some(1), false).expect("reads"), "nor as a guest");
+        assert!(!again.meet(id(3), None, true).expect("reads"), "it has to say who it is");
+    }
+
+    #[test]
+    fn who_is_no_member_is_not_remembered() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let disk = RealDisk::open(directory.path()).expect("a disk");
+        let mut instances = Instances::open(&disk, 7).expect("opens");
+        let whole = std::fs::read(directory.path().join(FILE)).expect("reads");
+        for made_up in 1..100 {
+            assert!(instances.meet(id(made_up), Some(made_up), false).expect("nothing fails"));
+            assert!(instances.meet(id(made_up), None, true).expect("nothing fails"));
+        }
+        assert_eq!(std::fs::read(directory.path().join(FILE)).expect("reads"), whole);
+        assert!(instances.meet(id(4), Some(40), true).expect("writes"), "no place is taken");
     }
 
     #[test]
     fn damage_is_told_and_not_guessed() {
         let directory = tempfile::tempdir().expect("a directory");
         let disk = RealDisk::open(directory.path()).expect("a disk");
-        Instances::open(&disk, 7).expect("opens").meet(id(2), 20).expect("writes");
+        Instances::open(&disk, 7).expect("opens").meet(id(2), Some(20), true).expect("writes");
         let whole = std::fs::read(directory.path().join(FILE)).expect("reads");
         for at in 0..whole.len() {
             let mut damaged = whole.clone();

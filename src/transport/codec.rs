@@ -115,7 +115,13 @@ pub enum Error {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let text = error.to_string();
+        let text = match error {
+            // Which cluster this is, is not for strangers to learn by asking.
+            Error::Stranger { theirs, .. } => {
+                format!("this member is not of cluster {theirs:016x}")
+            }
+            ref other => other.to_string(),
+        };
         match error {
             Error::Removed { .. } => instance::disowning(Disowned::Removed, text),
             Error::OtherInstance { .. } => instance::disowning(Disowned::OtherInstance, text),

@@ -170,9 +170,9 @@ pub trait Inbox: Clone + Send + Sync + 'static {
     /// The way to `peer` and back took so long.
     fn round_trip(&self, _peer: NodeId, _took: Duration) {}
 
-    /// Whether `peer` may be spoken with as `instance`: the first that is met under an id is the
-    /// only one, and is remembered durably before this returns.
-    fn meets(&self, _peer: NodeId, _instance: u64) -> bool {
+    /// Whether `peer` may be spoken with as `instance`, if it says which it is: the first `member`
+    /// that is met under an id is the only one, and is remembered durably before this returns.
+    fn meets(&self, _peer: NodeId, _instance: Option<u64>, _member: bool) -> bool {
         true
     }
 }

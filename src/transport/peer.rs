@@ -202,7 +202,7 @@ impl<I: Inbox> Sessions<I> {
     fn recognise(&self, metadata: &MetadataMap) -> Result<(), String> {
         let (from, me) = (self.peer.id, self.hub.config.me);
         match instance::told(metadata) {
-            Some(told) if !self.inbox.meets(from, told) => {
+            told @ Some(_) if !self.inbox.meets(from, told, true) => {
                 self.hub.counters.refused.add();
                 Err(Error::OtherInstance { from, me }.to_string())
             }

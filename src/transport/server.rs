@@ -54,7 +54,7 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
         }
         let peer = self.hub.caller(route).map_err(|error| refused(&self.hub, sender, error))?;
         let (from, me) = (peer.id, self.hub.config.me);
-        if instance::told(metadata).is_some_and(|told| !self.inbox.meets(from, told)) {
+        if !self.inbox.meets(from, instance::told(metadata), peer.addr().is_some()) {
             return Err(refused(&self.hub, sender, codec::Error::OtherInstance { from, me }));
         }
         let gate = Gate { cluster: self.hub.config.cluster, me, peer: from };

@@ -54,8 +54,10 @@ impl Inbox for Mailbox {
         let _ = self.sender.send(delivery).await;
     }
 
-    fn meets(&self, peer: NodeId, instance: u64) -> bool {
-        *self.met.lock().unwrap().entry(peer).or_insert(instance) == instance
+    fn meets(&self, peer: NodeId, told: Option<u64>, member: bool) -> bool {
+        let mut met = self.met.lock().unwrap();
+        let _ = told.filter(|_| member).map(|told| *met.entry(peer).or_insert(told));
+        met.get(&peer).is_none_or(|met| told == Some(*met))
     }
 }
 

@@ -96,6 +96,7 @@ impl Figures {
                 rooms::door::judge(seed),
                 rooms::quorum::judge(seed),
                 rooms::strangers::judge(seed),
+                rooms::callers::judge(seed),
             ];
             self.violations += judgements.iter().filter(|one| one.is_err()).count() as u64;
         }

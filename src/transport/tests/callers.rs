@@ -39,3 +39,44 @@ fn a_member_that_lost_its_directory_is_refused_by_those_who_met_it() {
     assert_eq!(one.next_within(Duration::from_millis(200)), None, "nothing of it is heard");
     assert!(!one.transport.connected(node(2)), "and it is told nothing");
 }
+
+#[test]
+fn a_member_that_is_known_says_who_it_is_and_a_guest_is_not_remembered() {
+    let [one, two] = <[_; 2]>::try_from(listeners(2)).unwrap();
+    let peers = table(&[one.try_clone().unwrap(), two.try_clone().unwrap()]);
+    let config = |id, instance| Config { instance, ..Config::new(CLUSTER, node(id)) };
+    let mut one = Member::start_with(config(1, 10), one, &peers, Store::default());
+    let mut two = Member::start_with(config(2, 20), two, &peers, Store::default());
+    acquaint(&mut one, &mut two);
+    Runtime::new().unwrap().block_on(async {
+        let mut bare = Bare::to(&one).await;
+        // A host that calls as the member, and does not know its number.
+        let status = bare.stream(vec![hello(CLUSTER, 2, 1)]).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+        let vote = wire::VoteRequest {
+            route: Some(route(CLUSTER, node(9), node(1))),
+            term: 1,
+            last: Some(wire::EntryId::default()),
+            ..Default::default()
+        };
+        for number in [98, 99] {
+            let call = bare.client.request_vote(instance::signed(vote, number));
+            let ended = timeout(Duration::from_millis(300), call).await;
+            assert!(ended.is_err(), "it is listened to, and nobody answers: {ended:?}");
+        }
+    });
+}
+
+#[test]
+fn a_host_that_guesses_the_cluster_is_not_told_which_it_is() {
+    let [one, two] = <[_; 2]>::try_from(listeners(2)).unwrap();
+    let peers = table(&[one.try_clone().unwrap(), two]);
+    let one = Member::start(1, one, &peers, Store::default());
+    Runtime::new().unwrap().block_on(async {
+        let mut bare = Bare::to(&one).await;
+        let status = bare.stream(vec![hello(7, 2, 1)]).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+        assert!(!status.message().contains(&format!("{CLUSTER:x}")), "{status}");
+        assert!(status.message().contains("cluster"), "{status}");
+    });
+}

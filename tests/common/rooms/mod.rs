@@ -2,6 +2,7 @@
 //! chance and judged from outside: quick enough to tell within a moment whether a bug of one of
 //! them would be seen.
 
+pub mod callers;
 pub mod disk;
 pub mod door;
 pub mod quorum;
@@ -62,6 +63,9 @@ pub const QUORUM: &[Mutant] = &[Mutant::QuorumGivenUp, Mutant::MovedCounted];
 pub const STRANGERS: &[Mutant] =
     &[Mutant::StrangerFollowed, Mutant::TermUnbounded, Mutant::SuccessorUnnamed];
 
+/// Bugs of how a member knows another again.
+pub const CALLERS: &[Mutant] = &[Mutant::GuestRemembered];
+
 /// The rare paths of the store and the disk.
 pub const MARKS: &[Mark] = &[
     Mark::CompactedRefused,
@@ -98,6 +102,8 @@ pub fn kill(mutant: Mutant, seeds: u64) -> Option<Kill> {
         quorum::judge
     } else if STRANGERS.contains(&mutant) {
         strangers::judge
+    } else if CALLERS.contains(&mutant) {
+        callers::judge
     } else {
         return None;
     };
