@@ -217,6 +217,8 @@ instruments! {
         DoubtDenied = "a proposal whose outcome is unknown is said to have failed for certain",
         SkippedDenied = "a proposal whose outcome a snapshot skipped is said to have failed",
         GuestRemembered = "whoever calls under some id is remembered durably as its only bearer",
+        PoisonProposed = "what a member passes on is appended unread",
+        SnapshotUnread = "a received snapshot counts before its content is understood",
         ChecksumUnchecked = "a frame is believed though its checksum says otherwise",
         VoteOfAnyTerm = "a vote of one term answers for another, through the door",
         SyncRetried = "a sync that failed is tried again, and believed (ATC'20)",

@@ -11,9 +11,10 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::node::driver::Outbox;
+use crate::node::received::Receiving;
 use crate::node::{Event, Members, PeerTable, Ticket};
 use crate::raft::{Message, NodeId, SnapshotMeta};
-use crate::storage::{Disk, Instances, RealDisk, SnapshotReader, SnapshotStore, SnapshotWriter};
+use crate::storage::{Disk, Instances, RealDisk, SnapshotReader, SnapshotStore};
 use crate::transport::{
     Delivery, Disowned, Inbox, SnapshotSink, SnapshotSource, Snapshots, Transport,
 };
@@ -141,8 +142,8 @@ impl<D: Disk> Snapshots for SnapshotFiles<D> {
 
     async fn receive(&self, meta: &SnapshotMeta) -> io::Result<Sink<D>> {
         let (store, meta) = (self.0.clone(), meta.clone());
-        let writer = off_loop(move || store.create(&meta).map_err(io::Error::other)).await?;
-        Ok(Sink { writer: Some(writer) })
+        let file = off_loop(move || Receiving::begin(&store, &meta).map_err(io::Error::other));
+        Ok(Sink { file: Some(file.await?) })
     }
 }
 
@@ -170,32 +171,32 @@ impl<D: Disk> SnapshotSource for Source<D> {
     }
 }
 
-/// A snapshot being written. The writer is away while a thread writes.
+/// A snapshot being written. The file is away while a thread writes.
 pub(super) struct Sink<D: Disk> {
-    writer: Option<SnapshotWriter<D>>,
+    file: Option<Receiving<D>>,
 }
 
 impl<D: Disk> Sink<D> {
-    fn writer(&mut self) -> io::Result<SnapshotWriter<D>> {
-        self.writer.take().ok_or_else(|| io::Error::other("an earlier write failed"))
+    fn file(&mut self) -> io::Result<Receiving<D>> {
+        self.file.take().ok_or_else(|| io::Error::other("an earlier write failed"))
     }
 }
 
 impl<D: Disk> SnapshotSink for Sink<D> {
     async fn write(&mut self, piece: Bytes) -> io::Result<()> {
-        let mut writer = self.writer()?;
-        let writer = off_loop(move || {
-            writer.write(&piece).map_err(io::Error::other)?;
-            Ok(writer)
+        let mut file = self.file()?;
+        let file = off_loop(move || {
+            file.write(&piece).map_err(io::Error::other)?;
+            Ok(file)
         })
         .await?;
-        self.writer = Some(writer);
+        self.file = Some(file);
         Ok(())
     }
 
     async fn finish(mut self) -> io::Result<()> {
-        let writer = self.writer()?;
-        off_loop(move || writer.finish().map(drop).map_err(io::Error::other)).await
+        let file = self.file()?;
+        off_loop(move || file.finish().map(drop).map_err(io::Error::other)).await
     }
 }
 

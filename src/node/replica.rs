@@ -32,6 +32,7 @@ use transfers::PendingTransfer;
 
 use super::error::RequestError;
 use super::event::{Effect, Event};
+use super::intake;
 use super::reads::{Reads, Repeats};
 use super::votes::Votes;
 use super::waiters::{Tick, Waiters};
@@ -214,7 +215,11 @@ impl<T> Replica<T> {
         match event {
             Event::Tick => self.tick(false),
             Event::LateTick => self.tick(true),
-            Event::Message(message) => self.raft.step(message),
+            Event::Message(message) => {
+                if let Some(message) = intake::admitted(message) {
+                    self.raft.step(message);
+                }
+            }
             Event::PeerReached { peer, address } => self.raft.peer_reached(peer, Some(address)),
             Event::PeerLost(peer) => self.peer_lost(peer),
             Event::Propose { data, ticket } => self.propose(data, ticket),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use crate::kv::{Command, PutRequest};
 use crate::raft::{
     self, Configuration, EntryId, HardState, Index, LogRoom, Message, NodeId, Payload, Restored,
     Role, SnapshotMeta, Term,
@@ -235,7 +236,13 @@ impl World {
 }
 
 fn data(ticket: u32) -> Bytes {
-    Bytes::from(format!("command {ticket}"))
+    put(&ticket.to_be_bytes(), 0)
+}
+
+/// A command of `bytes` bytes more than it needs.
+fn put(key: &[u8], bytes: usize) -> Bytes {
+    let (key, value) = (Bytes::copy_from_slice(key), vec![0; bytes].into());
+    Command::Put(PutRequest { key, value, ..PutRequest::default() }).encode()
 }
 
 fn follower_of(leader: u64) -> u64 {

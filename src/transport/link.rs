@@ -220,6 +220,8 @@ pub struct Peer {
     bulk_connected: AtomicBool,
     /// It was last heard on a connection that it dialled.
     heard_there: AtomicBool,
+    /// This member has taken it for its leader.
+    followed: AtomicBool,
     /// A control connection opened, in either direction, since the last loss was reported.
     armed: AtomicBool,
     removed: AtomicBool,
@@ -275,6 +277,7 @@ impl Peer {
             connected: AtomicBool::new(false),
             bulk_connected: AtomicBool::new(false),
             heard_there: AtomicBool::new(true),
+            followed: AtomicBool::new(false),
             armed: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             tasks: Mutex::default(),
@@ -306,6 +309,12 @@ impl Peer {
         inputs.expect("a guest has its inputs")
     }
 
+    /// Whether a snapshot may come from it: a member's may, and that of a guest whose entries the
+    /// core has judged. Anybody else would fill the disk.
+    pub fn may_send_snapshots(&self) -> bool {
+        self.addr().is_some() || self.followed.load(Ordering::Relaxed)
+    }
+
     /// Whether it has a stream open to us.
     fn speaks(&self) -> bool {
         self.beat_replies.is_open() || self.append_replies.is_open()
@@ -315,6 +324,9 @@ impl Peer {
         let term = message.term;
         // A snapshot travels only with its content: see `Transport::send_snapshot`.
         let kind = Kind::of(&message.body).ok_or(Dropped::Closed)?;
+        if kind == Kind::EntriesReply {
+            self.followed.store(true, Ordering::Relaxed);
+        }
         if let Kind::Heartbeat | Kind::Entries = kind {
             self.led.store(term.0, Ordering::Relaxed);
         }

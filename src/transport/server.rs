@@ -142,6 +142,10 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         let (metadata, _, mut inbound) = request.into_parts();
         let header = first(&mut inbound).await?;
         let (peer, gate) = self.caller(sender, &metadata, header.route.as_ref())?;
+        if !peer.may_send_snapshots() {
+            let (from, me) = (peer.id, gate.me);
+            return Err(refused(&self.hub, sender, codec::Error::NotMember { from, me }));
+        }
         let incoming = snapshot::Incoming { hub: &self.hub, peer: &peer, gate };
         let received = incoming.receive(&self.snapshots, header, inbound).await;
         let message = received.inspect_err(|status| {

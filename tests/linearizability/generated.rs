@@ -90,6 +90,18 @@ fn a_host_that_is_no_member_changes_nothing() {
 }
 
 #[test]
+fn what_nobody_can_read_is_neither_proposed_nor_adopted() {
+    for seed in 0..200 {
+        rooms::poison::judge(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    }
+    for mutant in rooms::POISON {
+        let kill = rooms::kill(*mutant, 100);
+        let kill = kill.unwrap_or_else(|| panic!("{} survives", mutant.name()));
+        println!("{:24} seed {:4}: {}", mutant.name(), kill.seed, kill.how);
+    }
+}
+
+#[test]
 fn a_member_is_known_by_its_first_number_and_nobody_else_is() {
     for seed in 0..100 {
         rooms::callers::judge(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));

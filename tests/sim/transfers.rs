@@ -4,10 +4,11 @@
 
 use bytes::Bytes;
 
-use raft_node::node::Event;
+use raft_node::node::received::Receiving;
+use raft_node::node::{Event, recovery};
 use raft_node::raft::{Body, Index, Message, SnapshotMeta, Term};
 use raft_node::storage::testing::SimDisk;
-use raft_node::storage::{self, SnapshotReader, SnapshotWriter};
+use raft_node::storage::{self, SnapshotReader};
 
 use crate::world::{Happening, World};
 
@@ -28,7 +29,7 @@ pub struct Transfer {
     reader: SnapshotReader<SimDisk>,
     /// What is left of the last chunk.
     rest: Bytes,
-    writer: Option<SnapshotWriter<SimDisk>>,
+    writer: Option<Receiving<SimDisk>>,
     /// The receiver has begun a file.
     begun: bool,
     stalled_us: u64,
@@ -158,7 +159,7 @@ impl World {
                 Ok(None) => {
                     return match writer.finish() {
                         Ok(_) => Piece::Whole,
-                        Err(error) => self.broken(to, &error),
+                        Err(error) => self.not_received(to, &error),
                     };
                 }
                 Err(error) => return self.broken(from, &error),
@@ -167,10 +168,18 @@ impl World {
         let bytes = self.plan.sizes.piece_bytes.min(transfer.rest.len());
         let piece = transfer.rest.split_to(bytes);
         if let Err(error) = writer.write(&piece) {
-            return self.broken(to, &error);
+            return self.not_received(to, &error);
         }
         transfer.writer = Some(writer);
         Piece::More
+    }
+
+    /// The disk of the receiver fails. What a member sends makes a state.
+    fn not_received(&self, at: usize, error: &recovery::Error) -> Piece {
+        match error {
+            recovery::Error::Storage(error) => self.broken(at, error),
+            other => panic!("member {at} was sent a snapshot that it refuses: {other}"),
+        }
     }
 
     /// The disk of one end fails: the transfer is given up, the process goes on.
@@ -185,7 +194,7 @@ impl World {
         if process.receiving {
             return Piece::Broken;
         }
-        let writer = match process.snapshots.create(&transfer.meta) {
+        let writer = match Receiving::begin(&process.snapshots, &transfer.meta) {
             Ok(writer) => writer,
             Err(error) => return self.broken(transfer.to, &error),
         };

@@ -97,6 +97,7 @@ impl Figures {
                 rooms::quorum::judge(seed),
                 rooms::strangers::judge(seed),
                 rooms::callers::judge(seed),
+                rooms::poison::judge(seed),
             ];
             self.violations += judgements.iter().filter(|one| one.is_err()).count() as u64;
         }

@@ -1,6 +1,7 @@
 //! Clients that write more than a leader takes in at once.
 
 use super::*;
+use crate::raft::{Proposal, RequestId};
 
 /// With a leader that has room for so many bytes, of which each member takes its share to be
 /// `share_of`.
@@ -16,8 +17,10 @@ fn world(leader: u64, room_bytes: usize, share_of: usize) -> World {
 }
 
 fn propose(world: &mut World, at: u64, ticket: u32) {
-    let data = vec![u8::try_from(ticket).expect("few tickets"); 100];
-    world.give(at, Event::Propose { data: data.into(), ticket });
+    let key = [u8::try_from(ticket).expect("few tickets")];
+    let data = put(&key, 100 - put(&key, 0).len());
+    assert_eq!(data.len(), 100);
+    world.give(at, Event::Propose { data, ticket });
 }
 
 fn all_applied(world: &World, tickets: std::ops::Range<u32>) {
@@ -25,6 +28,11 @@ fn all_applied(world: &World, tickets: std::ops::Range<u32>) {
         let heard = world.heard.get(&ticket);
         assert!(matches!(heard, Some(Heard::Applied(_))), "{ticket}: {heard:?}");
     }
+}
+
+fn ticket_of(data: &Bytes) -> u8 {
+    let Ok(Command::Put(request)) = Command::decode(data) else { panic!("no put: {data:?}") };
+    request.key[0]
 }
 
 /// Lets member 1 lead, whatever the chances are.
@@ -56,7 +64,7 @@ fn clients_who_write_more_than_fits_wait_and_are_served_in_order() {
     world.tick(3);
     all_applied(&world, 20..80);
     for at in [1, 2, 3] {
-        let own = world.applied[&id(1)].iter().map(|data| data[0]).filter(|one| one / 20 == at);
+        let own = world.applied[&id(1)].iter().map(ticket_of).filter(|one| one / 20 == at);
         assert!(own.is_sorted(), "in the order of arrival, at each member");
     }
 }
@@ -90,4 +98,25 @@ fn what_finds_no_room_in_time_is_told_so() {
     assert_eq!(told(RequestError::Timeout), 2, "they were submitted, and may be committed yet");
     assert_eq!(told(RequestError::TooManyRequests), 18, "without effect");
     assert_eq!(world.members[&id(2)].proposals_pending(), 0);
+}
+
+#[test]
+fn what_is_no_command_is_not_appended_whoever_passes_it_on() {
+    let mut world = world(1, 1 << 20, 1 << 20);
+    lead(&mut world);
+    let term = world.members[&id(1)].raft().term();
+    let before = world.members[&id(1)].raft().last_index();
+    let empty_key = put(b"", 0);
+    let poison = [Bytes::new(), Bytes::from_static(b"poison"), empty_key];
+    for (data, sequence) in poison.into_iter().zip(1_u64 << 40..) {
+        let proposals = vec![Proposal { id: RequestId { origin: id(2), sequence }, data }];
+        let body = raft::Body::Propose { proposals };
+        world.give(1, Event::Message(Message { from: id(2), to: id(1), term, body }));
+    }
+    world.tick(3);
+    assert_eq!(world.members[&id(1)].raft().last_index(), before);
+    propose(&mut world, 3, 7);
+    world.settle();
+    world.tick(3);
+    all_applied(&world, 7..8);
 }

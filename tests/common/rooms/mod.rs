@@ -5,6 +5,7 @@
 pub mod callers;
 pub mod disk;
 pub mod door;
+pub mod poison;
 pub mod quorum;
 pub mod store;
 pub mod strangers;
@@ -63,6 +64,9 @@ pub const QUORUM: &[Mutant] = &[Mutant::QuorumGivenUp, Mutant::MovedCounted];
 pub const STRANGERS: &[Mutant] =
     &[Mutant::StrangerFollowed, Mutant::TermUnbounded, Mutant::SuccessorUnnamed];
 
+/// Bugs of what becomes of commands and snapshots that nobody can read.
+pub const POISON: &[Mutant] = &[Mutant::PoisonProposed, Mutant::SnapshotUnread];
+
 /// Bugs of how a member knows another again.
 pub const CALLERS: &[Mutant] = &[Mutant::GuestRemembered];
 
@@ -102,6 +106,8 @@ pub fn kill(mutant: Mutant, seeds: u64) -> Option<Kill> {
         quorum::judge
     } else if STRANGERS.contains(&mutant) {
         strangers::judge
+    } else if POISON.contains(&mutant) {
+        poison::judge
     } else if CALLERS.contains(&mutant) {
         callers::judge
     } else {
