@@ -26,7 +26,7 @@ const ELECTIONS_MAX: u64 = 3;
 const SEEDS: u64 = 4;
 
 /// A plan of three members with production's ticks and links of a good network.
-fn plan(seed: u64) -> Plan {
+pub fn plan(seed: u64) -> Plan {
     let drawn = Plan::draw(seed, Length::Short, &Cut::default());
     let mut sizes = drawn.sizes;
     sizes.cache_bytes = 1 << 20;

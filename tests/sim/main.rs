@@ -19,6 +19,7 @@ mod cli;
 mod clients;
 mod configurations;
 mod faults;
+mod hostile;
 mod hosts;
 mod lives;
 mod network;

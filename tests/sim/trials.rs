@@ -4,6 +4,7 @@
 use libtest_mimic::{Failed, Trial};
 use raft_node::proof::{self, Mutant};
 
+use crate::hostile;
 use crate::hosts;
 use crate::plan::Length;
 use crate::run::Run;
@@ -25,6 +26,18 @@ pub fn all() -> Vec<Trial> {
         Trial::test(
             "loaded_hosts_bear_their_leader_and_calm_ones_replace_it_as_fast_as_ever",
             hosts::loaded_hosts_bear_their_leader_and_calm_ones_replace_it_as_fast_as_ever,
+        ),
+        Trial::test(
+            "a_host_that_is_no_member_moves_nothing",
+            hostile::a_host_that_is_no_member_moves_nothing,
+        ),
+        Trial::test(
+            "one_forged_message_does_no_lasting_harm",
+            hostile::one_forged_message_does_no_lasting_harm,
+        ),
+        Trial::test(
+            "a_cluster_that_believes_strangers_or_any_term_is_found_out",
+            hostile::a_cluster_that_believes_strangers_or_any_term_is_found_out,
         ),
         Trial::test("a_bug_is_found_shrunk_to_a_short_story_and_replayed", shrinks),
     ]
