@@ -46,7 +46,6 @@
 //!
 //! - Leases, users and alarms: the command's format has room for them. Until then a put that names
 //!   a lease finds none, and one that would keep its key's lease is refused likewise.
-//! - Watchers: [`Store::events`] is what they will read.
 //! - Whether a read is linearizable, the quota, the size of requests: the node and the API know.
 //! - etcd's own hash values and its database file: ours agree between our members only.
 //! - etcd overlooks a put beneath a deletion without end (`range_end` of one zero byte) in one
@@ -76,6 +75,7 @@ mod snapshot;
 mod tidy;
 mod txn;
 mod txn_scan;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -98,3 +98,4 @@ pub use types::{
     TxnRequest, TxnResponse, WriteRequest,
 };
 pub use validate::{TXN_DEPTH_MAX, TXN_OPS_MAX};
+pub use watch::{Compacted, Follower, History, KeySet, KeySetIndex};

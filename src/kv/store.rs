@@ -98,21 +98,40 @@ impl Store {
     /// if it has been compacted. Of the revision last compacted to, what later operations of the
     /// same transaction overwrote is missing.
     pub fn events(&self, main: i64) -> impl Iterator<Item = Event> + '_ {
-        let readable = main >= self.compacted;
+        self.events_above(self.compacted, main, |_| true)
+    }
+
+    /// The same for the keys that are `wanted`, while history above `horizon` is held.
+    pub(super) fn events_above<'a>(
+        &'a self,
+        horizon: i64,
+        main: i64,
+        mut wanted: impl FnMut(&[u8]) -> bool + 'a,
+    ) -> impl Iterator<Item = Event> + 'a {
+        let readable = main >= horizon;
         let places = (0..u32::MAX).map(move |sub| Revision { main, sub });
         places
             .map_while(move |at| Some((at, self.changes.get(at).filter(|_| readable)?)))
-            .filter_map(|(at, change)| self.event(at, change))
+            .filter_map(move |(at, change)| self.event(horizon, at, change, &mut wanted))
     }
 
-    fn event(&self, at: Revision, change: Change) -> Option<Event> {
+    fn event(
+        &self,
+        horizon: i64,
+        at: Revision,
+        change: Change,
+        wanted: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Option<Event> {
         let Change::Of(number) = change else {
             return None;
         };
         let record = self.index.numbered(number)?;
+        if !wanted(record.head().key()) {
+            return None;
+        }
         // At exactly the compacted revision only the last state of a key is history.
-        let mut retained = record.retained(self.compacted, i64::MAX);
-        let (version, before) = if at.main == self.compacted {
+        let mut retained = record.retained(horizon, i64::MAX);
+        let (version, before) = if at.main == horizon {
             (retained.next().filter(|version| version.revision() == at)?, None)
         } else {
             (record.exactly(at)?, record.live_at(Revision::end_of(at.main - 1)))

@@ -331,3 +331,12 @@ pub struct Event {
     /// The key before it, unless there was none or it has been compacted.
     pub prev_kv: Option<KeyValue>,
 }
+
+impl Event {
+    /// About what it takes in memory and on the wire.
+    pub fn size_bytes(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 64;
+        let of = |kv: &KeyValue| OVERHEAD_BYTES + kv.key.len() + kv.value.len();
+        of(&self.kv) + self.prev_kv.as_ref().map_or(0, of)
+    }
+}
