@@ -19,6 +19,8 @@
 //! | clients → responses | lists to sort or free | [`RESPONSE_WORK_MAX`] | `clients` does it itself |
 //! | transport → driver | messages | [`MESSAGES_MAX`] | the peer's stream waits |
 //! | threads → driver | completions | [`COMPLETIONS_MAX`] | the thread waits |
+//! | applier → watches | the newest revision | one | the newest replaces it |
+//! | watches → a client's stream | events | 1024, or 1 MiB | the stream reads history instead |
 //! | driver → persister, applier | batches | the core's windows of uncommitted and unapplied bytes | – |
 //!
 //! The consensus thread does nothing for clients but pass their requests on, so no load from

@@ -87,6 +87,8 @@ pub struct Config {
     pub log_cache_bytes: usize,
     /// Largest client request in bytes (`RAFT_MAX_REQUEST_BYTES`).
     pub max_request_bytes: usize,
+    /// Between two notifications of progress, in milliseconds (`RAFT_WATCH_PROGRESS_INTERVAL_MS`).
+    pub watch_progress_interval_ms: u64,
     /// What the large responses under way may hold, in bytes (`RAFT_RESPONSE_MEMORY_BYTES`).
     pub response_memory_bytes: u64,
     /// The longest that a stop by SIGTERM may take, in milliseconds (`RAFT_SHUTDOWN_GRACE_MS`).

@@ -202,6 +202,20 @@ fn op_response(response: kv::ResponseOp) -> pb::ResponseOp {
     pb::ResponseOp { response: Some(response) }
 }
 
+/// One change, with what was there before if that is wanted.
+pub(super) fn event(event: &kv::Event, prev_kv: bool) -> mvccpb::Event {
+    let kind = match event.kind {
+        kv::EventKind::Put => mvccpb::event::EventType::Put,
+        kv::EventKind::Delete => mvccpb::event::EventType::Delete,
+    };
+    let before = event.prev_kv.as_ref().filter(|_| prev_kv);
+    mvccpb::Event {
+        r#type: kind as i32,
+        kv: Some(key_value(event.kv.clone())),
+        prev_kv: before.cloned().map(key_value),
+    }
+}
+
 fn key_values(kvs: Vec<kv::KeyValue>) -> Vec<mvccpb::KeyValue> {
     kvs.into_iter().map(key_value).collect()
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::IntoResponse;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -96,7 +96,7 @@ impl Front {
         if method.at_learner == AtLearner::Refused {
             self.server.refuse_at_learner()?;
         }
-        if request.headers().get("hasleader").is_some_and(|value| value == "true") {
+        if requires_leader(request.headers()) {
             self.server.require_leader()?;
         }
         Ok(())
@@ -132,6 +132,11 @@ impl Service<Request<Body>> for Front {
         };
         FrontFuture { call: Some(call), answer }
     }
+}
+
+/// Whether a client wants to be served under a leader only.
+pub(super) fn requires_leader(headers: &HeaderMap) -> bool {
+    headers.get("hasleader").is_some_and(|value| value == "true")
 }
 
 pub(super) fn is_kv(path: &str) -> bool {

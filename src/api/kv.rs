@@ -11,15 +11,12 @@ use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::kv_server::{Kv, KvServer};
 use crate::server::{Caller, Consistency, Outcome};
 
-use super::convert;
 use super::encode::Parts;
 use super::error::to_status;
 use super::header::Context;
 use super::stream::Handover;
 use super::underway::Underway;
-
-/// The largest answer: what gRPC in Go, and so an etcd client, can be sent.
-const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
+use super::{ANSWER_BYTES_MAX, convert};
 
 /// The service over one node.
 pub struct KvService {

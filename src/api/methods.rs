@@ -32,6 +32,7 @@ const fn unary(service: &'static str, name: &'static str, at_learner: AtLearner)
 }
 
 const KV: &str = "etcdserverpb.KV";
+const WATCH: &str = "etcdserverpb.Watch";
 const CLUSTER: &str = "etcdserverpb.Cluster";
 const MAINTENANCE: &str = "etcdserverpb.Maintenance";
 
@@ -43,6 +44,7 @@ pub(super) const METHODS: &[Method] = &[
     unary(KV, "DeleteRange", AtLearner::Refused),
     unary(KV, "Compact", AtLearner::Refused),
     Method { kind: RpcKind::ServerStream, ..unary(KV, "RangeStream", AtLearner::Refused) },
+    Method { kind: RpcKind::BidiStream, ..unary(WATCH, "Watch", AtLearner::Refused) },
     unary(CLUSTER, "MemberAdd", AtLearner::Refused),
     unary(CLUSTER, "MemberRemove", AtLearner::Refused),
     unary(CLUSTER, "MemberUpdate", AtLearner::Refused),

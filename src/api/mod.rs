@@ -4,7 +4,7 @@
 //! error, and fills the header. What every call has in common (admission, limits, counts) is done
 //! once, before any handler, in `entry`, `door` and `front`. Nothing here holds state.
 //!
-//! Absent: watches, leases, locks, elections and users. A call of theirs is answered
+//! Absent: leases, locks, elections and users. A call of theirs is answered
 //! `UNIMPLEMENTED` with the name of the service.
 
 mod arrival;
@@ -28,6 +28,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod underway;
+mod watch;
 
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ use crate::proto;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use crate::proto::etcdserverpb::watch_server::WatchServer;
 use crate::proto::node::node_registration_server::NodeRegistrationServer;
 use crate::proto::raft::membership_server::MembershipServer;
 use crate::server::{Membership, Server};
@@ -102,6 +104,9 @@ pub const CLUSTER_VERSION: &str = "3.6.0";
 /// The version of the stored data.
 pub const STORAGE_VERSION: &str = "3.6.0";
 
+/// The largest answer: what gRPC in Go, and so an etcd client, can be sent.
+const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
+
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 const HEALTH: &str = HealthServer::<health::HealthService>::NAME;
@@ -109,6 +114,7 @@ const HEALTH: &str = HealthServer::<health::HealthService>::NAME;
 /// What the client port serves, by full name.
 const CLIENT_SERVICES: &[&str] = &[
     KvServer::<kv::KvService>::NAME,
+    WatchServer::<watch::WatchService>::NAME,
     ClusterServer::<cluster::ClusterService>::NAME,
     MaintenanceServer::<maintenance::MaintenanceService>::NAME,
     HEALTH,
@@ -134,6 +140,7 @@ pub fn client_service(server: Server, http: axum::Router, rpcs: Arc<Rpcs>, names
     let handle = server.handle().clone();
     let services = Routes::new(cluster::ClusterService::server(context.clone()))
         .add_service(maintenance::MaintenanceService::server(context.clone()))
+        .add_service(watch::WatchService::server(context.clone()))
         .add_service(health::HealthService::server(handle, CLIENT_SERVICES));
     let services = with_reflection(services, proto::CLIENT_DESCRIPTORS, CLIENT_SERVICES);
     let kv = kv::KvService::server(context);

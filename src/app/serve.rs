@@ -168,7 +168,9 @@ impl Clients {
         })?;
         let responses = server::Responses::new(config.response_memory_bytes, work);
         runtime.spawn(responses.clone().watch());
-        let operations = server::Server::new(handle, responses);
+        let progress_interval = Duration::from_millis(config.watch_progress_interval_ms);
+        let operations = server::Server::new(handle, responses).telling_progress(progress_interval);
+        runtime.spawn(operations.watches().clone().run());
         let http = admin::router(operations.clone(), versions, scrape);
         let service = api::client_service(operations, http, Arc::clone(&metrics.rpcs), names);
         let (drain, drain_asked) = oneshot::channel();

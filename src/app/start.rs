@@ -161,6 +161,7 @@ impl Node {
 
         let (metrics, room) = (Arc::new(measured(config)), Room::default());
         let pulse = Pulse::new();
+        let (revisions, revisions_seen) = watch::channel(recovered.machine.store().revision());
         let machine = Arc::new(RwLock::new(recovered.machine));
         let (requests, clients_inbox) = mpsc::channel(REQUESTS_MAX);
         let (messages, peers_inbox) = mpsc::channel(MESSAGES_MAX);
@@ -175,7 +176,8 @@ impl Node {
             members(config, origin),
             limits(config),
         )
-        .minding(room.clone());
+        .minding(room.clone())
+        .announcing(revisions_seen);
         name_members(&handle.directory(), config, &membership);
 
         let replica_config = replica_config(config, origin, recovered.openings);
@@ -193,6 +195,7 @@ impl Node {
             advice: Advice::new(config),
             disk,
             room: room.clone(),
+            revisions,
         })?;
         let driver = DriverParts {
             identity: identity(config, origin),
@@ -257,6 +260,7 @@ struct WorkersParts {
     advice: Advice,
     disk: RealDisk,
     room: Room,
+    revisions: watch::Sender<i64>,
 }
 
 /// The threads that wait for disks. Each ends when nobody can give it work any more, but for the
@@ -276,7 +280,7 @@ impl Workers {
         let (to_snapshotter, snapshotter_jobs) = thread_channel::channel();
         let (to_applier, applier_jobs) = thread_channel::channel();
         let WorkersParts { wal, snapshots, applied, config, machine, .. } = parts;
-        let WorkersParts { completions, metrics, advice, disk, room, .. } = parts;
+        let WorkersParts { completions, metrics, advice, disk, room, revisions, .. } = parts;
 
         let ways = persister::Ways {
             jobs: persister_jobs,
@@ -295,7 +299,7 @@ impl Workers {
         let log = Arc::new(Mutex::new(log));
         let log_way =
             persister::Way::new(Arc::clone(&log), persister.clone(), Arc::clone(&metrics));
-        let applier = Applier { machine, applied, config, snapshots, metrics };
+        let applier = Applier { machine, applied, config, snapshots, metrics, revisions };
         let applier = Arc::new(Mutex::new(applier));
         let applier_way = applier::Way::new(Arc::clone(&applier), to_applier);
         let applier_ways =

@@ -8,6 +8,8 @@ use super::{Config, Peer, Reader, reachable, value};
 
 const MINUTE_MS: u64 = 60_000;
 const SHUTDOWN_GRACE_MS_MAX: u64 = 10 * MINUTE_MS;
+const WATCH_PROGRESS_MS_MIN: u64 = 100;
+const WATCH_PROGRESS_MS_MAX: u64 = 24 * 60 * MINUTE_MS;
 const QUOTA_BYTES_MIN: u64 = 1 << 20;
 const QUOTA_BYTES_MAX: u64 = 1 << 40;
 const LOG_CACHE_BYTES_MIN: u64 = 1 << 20;
@@ -69,6 +71,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
         election_timeout_max_ms: timing.election_max_ms,
         quota_bytes: limits.quota_bytes,
         response_memory_bytes: limits.response_memory_bytes,
+        watch_progress_interval_ms: limits.watch_progress_interval_ms,
         log_cache_bytes: limits.log_cache_bytes,
         max_request_bytes: limits.max_request_bytes,
         shutdown_grace_ms: limits.shutdown_grace_ms,
@@ -226,6 +229,7 @@ struct Limits {
     max_request_bytes: usize,
     response_memory_bytes: u64,
     shutdown_grace_ms: u64,
+    watch_progress_interval_ms: u64,
 }
 
 fn limits(reader: &mut Reader) -> Option<Limits> {
@@ -242,6 +246,9 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     });
     let shutdown_grace_ms = reader.get("RAFT_SHUTDOWN_GRACE_MS", |raw| {
         value::integer(0..=SHUTDOWN_GRACE_MS_MAX, "milliseconds", raw)
+    });
+    let watch_progress_interval_ms = reader.get("RAFT_WATCH_PROGRESS_INTERVAL_MS", |raw| {
+        value::integer(WATCH_PROGRESS_MS_MIN..=WATCH_PROGRESS_MS_MAX, "milliseconds", raw)
     });
     let (quota_bytes, max_request_bytes) = (quota_bytes?, max_request_bytes?);
     if max_request_bytes > quota_bytes {
@@ -260,5 +267,6 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
         log_cache_bytes: usize::try_from(log_cache_bytes?).expect("bounded by 16 GiB"),
         max_request_bytes: usize::try_from(max_request_bytes).expect("bounded by 16 MiB"),
         shutdown_grace_ms: shutdown_grace_ms?,
+        watch_progress_interval_ms: watch_progress_interval_ms?,
     })
 }

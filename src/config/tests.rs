@@ -44,6 +44,7 @@ fn nothing_set_is_a_cluster_of_one_on_this_machine() {
     assert_eq!(config.max_request_bytes, 3 << 19);
     assert_eq!(config.response_memory_bytes, 512 << 20);
     assert_eq!(config.shutdown_grace_ms, 5000);
+    assert_eq!(config.watch_progress_interval_ms, 600_000);
     assert_eq!((config.log_filter.as_str(), config.log_format), ("info", LogFormat::Text));
 }
 

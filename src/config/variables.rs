@@ -22,7 +22,7 @@ const fn derived(name: &'static str, default: &'static str, meaning: &'static st
 }
 
 /// Every variable, in the order in which they are documented.
-pub static VARIABLES: [Variable; 29] = [
+pub static VARIABLES: [Variable; 30] = [
     fixed("RAFT_NODE_ID", "1", "this member: a positive integer, never reused"),
     derived("RAFT_NODE_NAME", "node<ID>", "the name that `member list` shows"),
     derived(
@@ -90,6 +90,11 @@ pub static VARIABLES: [Variable; 29] = [
         "RAFT_RESPONSE_MEMORY_BYTES",
         "512MiB",
         "memory for the large responses under way; one of them may take half of it",
+    ),
+    fixed(
+        "RAFT_WATCH_PROGRESS_INTERVAL_MS",
+        "600000",
+        "milliseconds between the progress notifications of an idle watch that asked for them",
     ),
     fixed("RAFT_SHUTDOWN_GRACE_MS", "5000", "the longest that SIGTERM may take, in milliseconds"),
     fixed("RAFT_LOG", "info", "what is logged: `info`, or `warn,raft_node::raft=debug`"),

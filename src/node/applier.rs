@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, T
 use std::time::Instant;
 use std::vec;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::kv::{Command, Machine, SnapshotCursor};
 use crate::metrics::Metrics;
@@ -67,6 +67,8 @@ pub struct Applier<D: Disk> {
     pub snapshots: SnapshotStore<D>,
     /// For the time that applying takes.
     pub metrics: Arc<Metrics>,
+    /// Where the revision of the state is announced, after each change of it.
+    pub revisions: watch::Sender<i64>,
 }
 
 /// Entries under way into the state machine.
@@ -105,6 +107,9 @@ impl<D: Disk> Applier<D> {
         }
         // Keeps pace with what a compaction has to free, however busy the log is.
         machine.compact_step(COMPACT_WITH_SLICE);
+        let revision = machine.store().revision();
+        drop(machine);
+        self.announce(revision);
         Ok(answers)
     }
 
@@ -125,12 +130,19 @@ impl<D: Disk> Applier<D> {
         let restored = recovery::load(reader, rest)?;
         let mut machine = self.machine.write().unwrap_or_else(PoisonError::into_inner);
         let replaced = std::mem::replace(&mut *machine, restored);
+        let revision = machine.store().revision();
         drop(machine);
+        self.revisions.send_replace(revision);
         // Freeing millions of keys takes a while: nobody should wait for it.
         drop(replaced);
         self.applied = meta.last;
         self.config = meta.config.clone();
         Ok(())
+    }
+
+    fn announce(&self, revision: i64) {
+        self.revisions
+            .send_if_modified(|announced| std::mem::replace(announced, revision) != revision);
     }
 
     /// A snapshot of the state as of now, to be written.

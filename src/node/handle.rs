@@ -74,6 +74,7 @@ pub struct Handle {
     admission: Admission,
     limits: Limits,
     room: Room,
+    revisions: watch::Receiver<i64>,
 }
 
 impl Handle {
@@ -89,13 +90,37 @@ impl Handle {
         let members = Members::new(members);
         let admission = Admission::new(limits.request_timeout);
         let room = Room::default();
-        Self { requests, barriers: None, status, pulse, machine, members, admission, limits, room }
+        // Never changes.
+        let revisions = watch::channel(0).1;
+        Self {
+            requests,
+            barriers: None,
+            status,
+            pulse,
+            machine,
+            members,
+            admission,
+            limits,
+            room,
+            revisions,
+        }
     }
 
     /// The same door, which lets nothing in that adds data while `room` is short.
     #[must_use]
     pub fn minding(self, room: Room) -> Self {
         Self { room, ..self }
+    }
+
+    /// The same door, which knows of each revision by `revisions`.
+    #[must_use]
+    pub fn announcing(self, revisions: watch::Receiver<i64>) -> Self {
+        Self { revisions, ..self }
+    }
+
+    /// Wakes when the store has come to another revision, or was replaced.
+    pub fn revisions(&self) -> watch::Receiver<i64> {
+        self.revisions.clone()
     }
 
     /// What is known of the room on the disk.

@@ -16,6 +16,9 @@ mod maintenance;
 mod members;
 mod read;
 mod responses;
+mod watch;
+
+use std::time::Duration;
 
 use crate::node::Handle;
 use crate::raft::Term;
@@ -24,12 +27,18 @@ pub use error::Error;
 pub use maintenance::MemberStatus;
 pub use members::{Membership, NotRegistered, Registered};
 pub use responses::{Grant, Outgoing, Responses, STALL_TIMEOUT, Work};
+pub use watch::{Hub, Kinds, NO_WATCH, WatchRequest, WatchResponse, WatchStream};
+
+/// How often a watch that asked for it is told its progress; etcd's default.
+const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_mins(10);
 
 /// The operations of one node. Clones are the same server.
 #[derive(Clone)]
 pub struct Server {
     handle: Handle,
     responses: Responses,
+    watches: Hub,
+    watch_progress_interval: Duration,
 }
 
 /// Who sends a request.
@@ -66,7 +75,33 @@ pub struct Outcome<R> {
 impl Server {
     /// The operations of the node behind `handle`, whose responses take memory from `responses`.
     pub fn new(handle: Handle, responses: Responses) -> Self {
-        Self { handle, responses }
+        let watches = Hub::new(handle.clone());
+        let watch_progress_interval = WATCH_PROGRESS_INTERVAL;
+        Self { handle, responses, watches, watch_progress_interval }
+    }
+
+    /// The same, with watches told of their progress so often.
+    #[must_use]
+    pub fn telling_progress(self, watch_progress_interval: Duration) -> Self {
+        Self { watch_progress_interval, ..self }
+    }
+
+    /// What tells the watches of this server, to be run.
+    pub fn watches(&self) -> &Hub {
+        &self.watches
+    }
+
+    /// Begins a stream of watches.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Request`], if the member stops, or if the client requires a leader and none is
+    /// known.
+    pub fn watch(&self, requires_leader: bool) -> Result<WatchStream, Error> {
+        if requires_leader {
+            self.require_leader()?;
+        }
+        WatchStream::open(self.watches.clone(), requires_leader, self.watch_progress_interval)
     }
 
     /// The node.

@@ -19,3 +19,4 @@ mod reports;
 mod snapshots;
 mod stops;
 mod unwritten;
+mod watches;

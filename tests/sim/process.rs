@@ -87,6 +87,7 @@ impl Process {
             config: recovered.config,
             snapshots: recovered.snapshots.clone(),
             metrics: Arc::new(Metrics::new()),
+            revisions: tokio::sync::watch::Sender::default(),
         };
         Self {
             circle: Circle::default(),

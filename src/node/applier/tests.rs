@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{self as thread_channel, Receiver};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::*;
 use crate::kv::{CompactionRequest, DeleteRangeRequest, PutRequest};
@@ -40,6 +40,7 @@ impl Desk {
             config: recovered.config,
             snapshots: recovered.snapshots,
             metrics: Arc::new(Metrics::new()),
+            revisions: watch::Sender::default(),
         }));
         let (to_thread, jobs) = thread_channel::channel();
         let way = Way::new(Arc::clone(&applier), to_thread);
@@ -175,6 +176,7 @@ fn a_snapshot_is_restored_though_a_newer_one_has_taken_its_place_on_disk() {
         config: found.config,
         snapshots: found.snapshots.clone(),
         metrics: Arc::new(Metrics::new()),
+        revisions: watch::Sender::default(),
     };
     let mut log = Persister::new(found.wal, found.snapshots.clone());
 
