@@ -11,6 +11,7 @@ mod descriptors;
 mod disks;
 mod elections;
 mod environment;
+mod hostile;
 mod large;
 mod links;
 mod membership;
