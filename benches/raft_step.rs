@@ -32,7 +32,7 @@ fn node(raw: u64) -> RaftNode {
         heartbeat_ticks: 5,
         election_ticks_min: 15,
         election_ticks_max: 30,
-        loss_delay_ticks_max: 2,
+        leader_lost_delay_ticks_max: 2,
         append_bytes_max: 1 << 20,
         inflight_messages_max: 256,
         inflight_bytes_max: 8 << 20,

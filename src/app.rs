@@ -30,6 +30,7 @@
 mod accept;
 mod advice;
 mod authority;
+mod bootstrap;
 mod bridge;
 mod connection;
 mod connections;
@@ -37,7 +38,6 @@ mod descriptors;
 pub mod exit;
 pub mod log;
 mod memory;
-mod origin;
 mod publish;
 mod round_trips;
 mod serve;
@@ -53,12 +53,12 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
-use crate::api::{self, ask};
+use crate::api::{self, health_client};
 use crate::config::Config;
-use crate::transport::{self, Disowned};
+use crate::transport::{self, PeerRejection};
 
 use advice::Advice;
-use origin::Origin;
+use bootstrap::Bootstrap;
 
 pub use start::{Node, StartError};
 
@@ -95,7 +95,7 @@ pub fn run(config: &Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => exit::fatal(exit::BUG, &format!("signals cannot be received: {error}")),
     };
-    let origin = match signals.unless_signalled(Origin::find(config)) {
+    let origin = match signals.unless_signalled(Bootstrap::find(config)) {
         Ok(Ok(origin)) => origin,
         Ok(Err(error)) => exit::fatal(error.exit_code(), &Advice::new(config).on_start(&error)),
         Err(signal) => {
@@ -110,9 +110,9 @@ pub fn run(config: &Config) -> ExitCode {
     // Not inside the macro, which evaluates nothing where the level is off: nobody would wait.
     match signals.unless_signalled(node.dismissed()) {
         Err(signal) => info!(signal, "stopping"),
-        Ok(Dismissal::Removed) => info!("removed from the cluster: stopping"),
+        Ok(ShutdownReason::Removed) => info!("removed from the cluster: stopping"),
         // Not in order: nothing that this member may still say is to be heard.
-        Ok(Dismissal::OtherInstance) => exit::fatal(exit::DISK, &wiped(config)),
+        Ok(ShutdownReason::OtherInstance) => exit::fatal(exit::DISK, &wiped(config)),
     }
     node.stop(Duration::from_millis(config.shutdown_grace_ms));
     info!("stopped");
@@ -131,7 +131,7 @@ fn wiped(config: &Config) -> String {
 
 /// Why a node has nothing more to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dismissal {
+pub enum ShutdownReason {
     /// It was removed from the cluster.
     Removed,
     /// The cluster knows another data directory under its id.
@@ -140,13 +140,13 @@ pub enum Dismissal {
 
 impl Node {
     /// Waits until the cluster has no more place for this node.
-    pub async fn dismissed(&self) -> Dismissal {
-        let (mut status, mut disowned) = (self.handle().watch_status(), self.disowned.clone());
+    pub async fn dismissed(&self) -> ShutdownReason {
+        let (mut status, mut rejected) = (self.handle().watch_status(), self.rejected.clone());
         tokio::select! {
-            Ok(_) = status.wait_for(|status| status.removed) => Dismissal::Removed,
-            Ok(why) = disowned.wait_for(Option::is_some) => match *why {
-                Some(Disowned::OtherInstance) => Dismissal::OtherInstance,
-                Some(Disowned::Removed) | None => Dismissal::Removed,
+            Ok(_) = status.wait_for(|status| status.removed) => ShutdownReason::Removed,
+            Ok(why) = rejected.wait_for(Option::is_some) => match *why {
+                Some(PeerRejection::OtherInstance) => ShutdownReason::OtherInstance,
+                Some(PeerRejection::Removed) | None => ShutdownReason::Removed,
             },
             else => std::future::pending().await,
         }
@@ -187,7 +187,7 @@ impl Signals {
 pub fn health(config: &Config, service: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let answer = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
-        let asked = ask::health(config.client_listen, service);
+        let asked = health_client::health(config.client_listen, service);
         runtime.block_on(asked).map_err(|error| transport::describe(&error))
     });
     match answer {

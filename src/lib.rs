@@ -18,8 +18,8 @@
 //!
 //! # The journey of an append
 //!
-//! `transport::server` receives a frame, `transport::codec` lets nothing unchecked pass, the
-//! driver hands it to [`raft`]: term gate, prefix match, conflict cut. The persister makes it
+//! `transport::server` receives a frame, `transport::decode` lets nothing unchecked pass, the
+//! driver hands it to [`raft`]: term check, prefix match, conflict cut. The persister makes it
 //! durable, and only then does the reply leave.
 
 pub mod raft;
@@ -44,7 +44,7 @@ pub mod metrics;
 
 pub mod proto;
 
-pub mod proof;
+pub mod testpoints;
 
 pub mod log_limit;
 

@@ -2,7 +2,7 @@
 //!
 //! Compiled from `proto/` by `build.rs`. Nothing but [`checked`] is written by hand, so the lints
 //! that ask for documentation and taste look elsewhere. Meaning and checks live in
-//! `transport::codec` for peers, and in `api` for clients.
+//! `transport::decode` for peers, and in `api` for clients.
 
 pub mod checked;
 

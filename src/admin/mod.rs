@@ -1,4 +1,4 @@
-//! The HTTP/1.1 door: health for probes, numbers for machines, one page for people.
+//! HTTP/1.1: health for probes, numbers for machines, one page for people.
 //!
 //! It shares the client port with gRPC: [`router`] is merged into the routes of `api`. The paths
 //! and texts of `/health`, `/livez`, `/readyz` and `/version` are etcd's, so that its probes and
@@ -52,7 +52,7 @@ struct Admin {
     metrics: Arc<dyn Fn(Format) -> String + Send + Sync>,
 }
 
-/// The routes of this door. `metrics` renders them in the format that the scraper wants.
+/// The routes. `metrics` renders them in the format that the scraper wants.
 pub fn router(
     server: Server,
     versions: Versions,

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
 use crate::kv;
-use crate::node::clock::Pulse;
+use crate::node::clock::Watchdog;
 use crate::node::{self, Event, Handle, Limits, Member, RequestError, Ticket};
 use crate::raft::{Index, NodeId, Role, Term};
 use crate::server::{Responses, Server};
@@ -70,7 +70,7 @@ fn routes(change: impl FnOnce(&mut node::Status)) -> Router {
         quota_bytes: 1 << 20,
         request_timeout: std::time::Duration::from_secs(7),
     };
-    let handle = Handle::new(requests, statuses, Pulse::new(), machine, members, limits);
+    let handle = Handle::new(requests, statuses, Watchdog::new(), machine, members, limits);
     let versions = Versions { server: "3.6.1", cluster: "3.6.0", storage: "3.6.0", node: "0.9.0" };
     let (work, _) = std::sync::mpsc::sync_channel(1);
     let server = Server::new(handle, Responses::new(1 << 20, work));

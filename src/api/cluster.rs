@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 use crate::node::Member;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::cluster_server::{Cluster, ClusterServer};
-use crate::raft::{Aim, ChangeError, NodeId};
+use crate::raft::{ChangeError, NodeId, TargetRole};
 use crate::server::{Error, Membership};
 
 use super::error::to_status;
@@ -57,7 +57,11 @@ impl Cluster for ClusterService {
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
         let request = request.into_inner();
         let address = address_in(&request.peer_ur_ls).map_err(to_status)?;
-        let aim = if request.is_learner { Aim::Learner } else { Aim::Voter { replaces: None } };
+        let aim = if request.is_learner {
+            TargetRole::Learner
+        } else {
+            TargetRole::Voter { replaces: None }
+        };
         let id = self.membership.add(address, aim).await.map_err(to_status)?;
         let (header, members) = (Some(self.header()), self.members());
         let added = members.iter().find(|member| member.id == id.get()).cloned();

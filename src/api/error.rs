@@ -75,7 +75,7 @@ const fn request_row(error: RequestError) -> (Code, &'static str) {
 /// etcd has no texts for what its server waits out: a change under way, a leader that is new.
 const fn change_row(why: ChangeError) -> (Code, &'static str) {
     match why {
-        ChangeError::UnderWay | ChangeError::Unsettled | ChangeError::NoQuorum => {
+        ChangeError::InProgress | ChangeError::LeaderNotReady | ChangeError::NoQuorum => {
             (Code::Unavailable, "etcdserver: unhealthy cluster")
         }
         ChangeError::Exists | ChangeError::WasRemoved => {
@@ -93,7 +93,7 @@ const fn change_row(why: ChangeError) -> (Code, &'static str) {
             (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")
         }
         // Somebody who asks twice is answered as the first time; kept for completeness.
-        ChangeError::Nothing => (Code::FailedPrecondition, "etcdserver: nothing would change"),
+        ChangeError::NoChange => (Code::FailedPrecondition, "etcdserver: nothing would change"),
     }
 }
 

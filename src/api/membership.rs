@@ -29,7 +29,7 @@ pub(super) fn refusal(error: NotRegistered) -> Status {
     };
     let text = why.to_string();
     match why {
-        ChangeError::UnderWay | ChangeError::Unsettled => Status::unavailable(text),
+        ChangeError::InProgress | ChangeError::LeaderNotReady => Status::unavailable(text),
         ChangeError::Exists => Status::already_exists(text),
         ChangeError::Unknown => Status::not_found(text),
         ChangeError::WasRemoved
@@ -37,7 +37,7 @@ pub(super) fn refusal(error: NotRegistered) -> Status {
         | ChangeError::NotCaughtUp
         | ChangeError::NoQuorum
         | ChangeError::TooMany
-        | ChangeError::Nothing => Status::failed_precondition(text),
+        | ChangeError::NoChange => Status::failed_precondition(text),
     }
 }
 

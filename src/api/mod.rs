@@ -2,27 +2,28 @@
 //!
 //! A handler converts the request, calls an operation of [`server`](crate::server), maps the
 //! error, and fills the header. What every call has in common (admission, limits, counts) is done
-//! once, before any handler, in `entry`, `door` and `front`. Nothing here holds state.
+//! once, before any handler, in `entry`, `client_service` and `multiplex`. Nothing here holds
+//! state.
 //!
 //! Absent: leases, locks, elections and users. A call of theirs is answered
 //! `UNIMPLEMENTED` with the name of the service.
 
 mod arrival;
-pub mod ask;
+mod client_service;
 mod cluster;
 mod convert;
 mod counted;
-mod door;
 mod encode;
 mod entry;
 mod error;
-mod front;
 mod header;
 mod health;
+pub mod health_client;
 mod kv;
 mod maintenance;
 mod membership;
 mod methods;
+mod multiplex;
 mod registration;
 mod stream;
 #[cfg(test)]
@@ -48,11 +49,11 @@ use crate::proto::etcdserverpb::watch_server::WatchServer;
 use crate::proto::node::node_registration_server::NodeRegistrationServer;
 use crate::proto::raft::membership_server::MembershipServer;
 use crate::server::{Membership, Server};
-use front::Front;
+use multiplex::Multiplexer;
 
-pub use door::{Door, DoorFuture};
+pub use client_service::{ClientService, ClientServiceFuture};
 pub use entry::Names;
-pub use front::server;
+pub use multiplex::server;
 pub use underway::Underway;
 
 /// What a handler does with a request before it asks the node, for tests that throw bytes at it.
@@ -135,7 +136,12 @@ const PEER_SERVICES: &[&str] = &[
 /// Everything that the client port serves: etcd's services, health and reflection over gRPC, and
 /// the routes of `http`. To be given to [`server`] with HTTP/1.1 accepted. Its calls are counted in
 /// `rpcs`, which is made of [`rpc_names`]. Browsers may call it by `names`.
-pub fn client_service(server: Server, http: axum::Router, rpcs: Arc<Rpcs>, names: Names) -> Door {
+pub fn client_service(
+    server: Server,
+    http: axum::Router,
+    rpcs: Arc<Rpcs>,
+    names: Names,
+) -> ClientService {
     let context = header::Context::new(server.clone());
     let handle = server.handle().clone();
     let services = Routes::new(cluster::ClusterService::server(context.clone()))
@@ -144,7 +150,7 @@ pub fn client_service(server: Server, http: axum::Router, rpcs: Arc<Rpcs>, names
         .add_service(health::HealthService::server(handle, CLIENT_SERVICES));
     let services = with_reflection(services, proto::CLIENT_DESCRIPTORS, CLIENT_SERVICES);
     let kv = kv::KvService::server(context);
-    Door::new(Front::new(server, rpcs, kv, services, http), names)
+    ClientService::new(Multiplexer::new(server, rpcs, kv, services, http), names)
 }
 
 /// The calls of the client port, in the order in which it counts them.

@@ -1,7 +1,7 @@
 //! The body of a large response: a gRPC message that is encoded as the client's socket takes it.
 //!
 //! tonic would encode it whole. Here the handler leaves the response beside an empty message, and
-//! the front door puts its body in that one's place.
+//! `multiplex` puts its body in that one's place.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -47,12 +47,12 @@ struct State {
     given_up: bool,
 }
 
-/// What a handler leaves to the front door.
+/// What a handler leaves to `multiplex`.
 #[derive(Clone)]
 pub(super) struct Handover(Arc<Outgoing>);
 
 impl Handover {
-    /// An answer to be given to the front door: `M` is what the client is told it is.
+    /// An answer to be given to `multiplex`: `M` is what the client is told it is.
     pub(super) fn response<M: Default>(
         responses: &Responses,
         grant: Grant,

@@ -24,7 +24,7 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::kv;
 use crate::metrics::{Constants, Format, Metrics, RpcKind};
-use crate::node::clock::Pulse;
+use crate::node::clock::Watchdog;
 use crate::node::{self, Applied, Event, Handle, Limits, Member, RequestError, Ticket};
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
@@ -51,7 +51,7 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const RESPONSE_MEMORY_BYTES: u64 = 1 << 20;
 
 /// One member without Raft. Its tasks end with the test's runtime.
-struct World {
+struct TestServer {
     handle: Handle,
     server: Server,
     status: Arc<watch::Sender<Arc<node::Status>>>,
@@ -61,7 +61,7 @@ struct World {
 }
 
 /// A member that leads if `leads`, and otherwise knows no leader.
-async fn member(leads: bool) -> World {
+async fn member(leads: bool) -> TestServer {
     let id = NodeId::new(1).expect("positive");
     let status = node::Status {
         node_id: id,
@@ -98,7 +98,7 @@ async fn member(leads: bool) -> World {
         quota_bytes: 1 << 30,
         request_timeout: std::time::Duration::from_secs(7),
     };
-    let pulse = Pulse::new();
+    let pulse = Watchdog::new();
     let handle =
         Handle::new(requests, statuses, pulse.clone(), Arc::clone(&machine), members, limits);
     tokio::spawn(drive(inbox, machine, leads, pulse));
@@ -118,7 +118,7 @@ async fn member(leads: bool) -> World {
     let (peer_addr, incoming) = listen().await;
     let routes = super::peer_routes(handle.clone(), tonic::service::Routes::default());
     tokio::spawn(super::server().add_routes(routes).serve_with_incoming(incoming));
-    World {
+    TestServer {
         handle,
         server,
         status: Arc::new(status),
@@ -132,7 +132,7 @@ async fn drive(
     mut inbox: mpsc::Receiver<Event<Ticket>>,
     machine: Arc<RwLock<kv::Machine>>,
     leads: bool,
-    pulse: Pulse,
+    pulse: Watchdog,
 ) {
     let mut index = 0;
     while let Some(event) = inbox.recv().await {

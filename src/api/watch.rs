@@ -21,7 +21,7 @@ use crate::server::{Kinds, NO_WATCH, WatchRequest, WatchResponse, WatchStream};
 
 use super::error::to_status;
 use super::header::Context;
-use super::{ANSWER_BYTES_MAX, convert, front};
+use super::{ANSWER_BYTES_MAX, convert, multiplex};
 
 /// The service over one node.
 pub(super) struct WatchService {
@@ -46,7 +46,7 @@ impl Watch for WatchService {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let requires_leader = front::requires_leader(request.metadata().as_ref());
+        let requires_leader = multiplex::requires_leader(request.metadata().as_ref());
         let watches = self.context.server.watch(requires_leader).map_err(to_status)?;
         let conversation = Conversation {
             context: self.context.clone(),

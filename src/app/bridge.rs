@@ -14,9 +14,9 @@ use crate::node::driver::Outbox;
 use crate::node::received::Receiving;
 use crate::node::{Event, Members, PeerTable, Ticket};
 use crate::raft::{Message, NodeId, SnapshotMeta};
-use crate::storage::{Disk, Instances, RealDisk, SnapshotReader, SnapshotStore};
+use crate::storage::{Disk, PeerIncarnations, RealDisk, SnapshotReader, SnapshotStore};
 use crate::transport::{
-    Delivery, Disowned, Inbox, SnapshotSink, SnapshotSource, Snapshots, Transport,
+    Delivery, Inbox, PeerRejection, SnapshotSink, SnapshotSource, Snapshots, Transport,
 };
 
 use super::advice::Advice;
@@ -28,8 +28,8 @@ use super::round_trips::RoundTrips;
 pub(super) struct DriverInbox {
     events: mpsc::Sender<Event<Ticket>>,
     members: Members,
-    instances: Arc<Mutex<Instances<RealDisk>>>,
-    disowning: watch::Sender<Option<Disowned>>,
+    instances: Arc<Mutex<PeerIncarnations<RealDisk>>>,
+    rejections: watch::Sender<Option<PeerRejection>>,
     advice: Arc<Advice>,
     round_trips: Arc<RoundTrips>,
 }
@@ -38,14 +38,14 @@ impl DriverInbox {
     pub(super) fn new(
         events: mpsc::Sender<Event<Ticket>>,
         members: Members,
-        instances: Instances<RealDisk>,
-        disowning: watch::Sender<Option<Disowned>>,
+        instances: PeerIncarnations<RealDisk>,
+        rejections: watch::Sender<Option<PeerRejection>>,
         advice: Advice,
         round_trips: RoundTrips,
     ) -> Self {
         let (instances, advice) = (Arc::new(Mutex::new(instances)), Arc::new(advice));
         let round_trips = Arc::new(round_trips);
-        Self { events, members, instances, disowning, advice, round_trips }
+        Self { events, members, instances, rejections, advice, round_trips }
     }
 }
 
@@ -59,9 +59,9 @@ impl Inbox for DriverInbox {
                 self.members.introduce(from, introduction.name, introduction.client_addr);
                 return;
             }
-            Delivery::Disowned { by, why } => {
+            Delivery::PeerRejection { by, why } => {
                 warn!(peer = by.get(), ?why, "a peer will not speak with this member again");
-                self.disowning.send_replace(Some(why));
+                self.rejections.send_replace(Some(why));
                 return;
             }
             Delivery::SnapshotSent { to, upto, ok } => Event::SnapshotSent { to, upto, ok },

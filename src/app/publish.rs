@@ -44,7 +44,7 @@ pub(super) async fn publish(handle: Handle, attributes: Attributes) {
                 let Attributes { name, client_addr } = &attributes;
                 return info!(name, client_addr, "published");
             }
-            Err(RequestError::Change(ChangeError::Nothing) | RequestError::Stopped) => return,
+            Err(RequestError::Change(ChangeError::NoChange) | RequestError::Stopped) => return,
             Err(why) => debug!(%why, "not published yet"),
         }
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;

@@ -16,9 +16,9 @@ use crate::api::Underway;
 use crate::config::Config;
 use crate::metrics::{self, Metrics};
 use crate::node::driver::{Driver, DriverParts};
-use crate::node::{Event, Handle, Ticket, barrier};
-use crate::storage::{Instances, RealDisk, SnapshotStore};
-use crate::transport::{Disowned, Transport};
+use crate::node::{Event, Handle, Ticket, read_batcher};
+use crate::storage::{PeerIncarnations, RealDisk, SnapshotStore};
+use crate::transport::{PeerRejection, Transport};
 use crate::{admin, api, server, transport};
 
 use super::accept::Incoming;
@@ -35,8 +35,8 @@ use super::{memory, publish};
 pub(super) struct Network {
     pub(super) messages: mpsc::Sender<Event<Ticket>>,
     pub(super) snapshots: SnapshotStore<RealDisk>,
-    pub(super) instances: Instances<RealDisk>,
-    pub(super) disowning: watch::Sender<Option<Disowned>>,
+    pub(super) instances: PeerIncarnations<RealDisk>,
+    pub(super) rejections: watch::Sender<Option<PeerRejection>>,
     /// Told the transport once there is one, for the metrics.
     pub(super) made: Arc<OnceLock<Transport>>,
 }
@@ -77,7 +77,7 @@ impl Consensus {
         let thread = start_thread("consensus", move || {
             runtime.block_on(async move {
                 let mut server = transport::server_builder(&transport_config);
-                let Network { messages, snapshots, instances, disowning, made } = network;
+                let Network { messages, snapshots, instances, rejections, made } = network;
                 let directory = handle.directory();
                 let (transport, raft) = transport::start(
                     transport_config,
@@ -86,7 +86,7 @@ impl Consensus {
                         messages,
                         directory.clone(),
                         instances,
-                        disowning,
+                        rejections,
                         advice,
                         round_trips,
                     ),
@@ -154,7 +154,7 @@ impl Clients {
             storage: api::STORAGE_VERSION,
         };
         let (barriers, asked) = mpsc::channel(REQUESTS_MAX);
-        runtime.spawn(barrier::share(asked, handle.requests()));
+        runtime.spawn(read_batcher::run(asked, handle.requests()));
         runtime.spawn(memory::give_back());
         runtime.spawn(publish::publish(handle.clone(), publish::attributes(config)));
         let handle = handle.clone().sharing_barriers(barriers);

@@ -16,24 +16,24 @@ use crate::api;
 use crate::config::Config;
 use crate::kv::Machine;
 use crate::metrics::{self, Metrics};
-use crate::node::applier::{self, Applier};
-use crate::node::clock::{self, Pulse, Ticker};
+use crate::node::applier::{self, Applier, ApplierHandle};
+use crate::node::clock::{self, Ticker, Watchdog};
 use crate::node::driver::{self, DriverParts, Inboxes};
-use crate::node::persister::{self, Persister};
+use crate::node::persister::{self, Persister, WalHandle};
 use crate::node::recovery::{self, Recovered};
 use crate::node::snapshotter::Snapshotter;
 use crate::node::{
     Event, Handle, Limits, Member, Members, Replica, ReplicaConfig, Room, Status, Ticket,
 };
 use crate::raft::{
-    self, Configuration, EntryId, Index, LogRoom, NodeId, Payload, Restored, Role, Term,
+    self, Configuration, EntryId, Index, LogCacheLimits, NodeId, Payload, Restored, Role, Term,
 };
-use crate::storage::{self, Identity, Instances, Options, RealDisk, SnapshotStore, Wal};
-use crate::transport::Disowned;
+use crate::storage::{self, Identity, Options, PeerIncarnations, RealDisk, SnapshotStore, Wal};
+use crate::transport::PeerRejection;
 
 use super::accept;
 use super::advice::Advice;
-use super::origin::Origin;
+use super::bootstrap::Bootstrap;
 use super::serve::{Clients, Consensus, Network, runtime};
 use super::{COMPLETIONS_MAX, MESSAGES_MAX, REQUESTS_MAX, exit, unused};
 
@@ -55,7 +55,7 @@ const LOSS_DELAY: Duration = Duration::from_millis(20);
 /// A running node.
 pub struct Node {
     pub(super) handle: Handle,
-    pub(super) disowned: watch::Receiver<Option<Disowned>>,
+    pub(super) rejected: watch::Receiver<Option<PeerRejection>>,
     metrics: Arc<Metrics>,
     pub(super) clients: Clients,
     pub(super) consensus: Consensus,
@@ -147,27 +147,27 @@ impl Node {
     ///
     /// [`StartError`]; nothing is left running then.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        let origin = runtime(Builder::new_current_thread())?.block_on(Origin::find(config))?;
+        let origin = runtime(Builder::new_current_thread())?.block_on(Bootstrap::find(config))?;
         Self::start_from(config, &origin)
     }
 
-    pub(super) fn start_from(config: &Config, origin: &Origin) -> Result<Self, StartError> {
+    pub(super) fn start_from(config: &Config, origin: &Bootstrap) -> Result<Self, StartError> {
         let listeners = Listeners::bind(config)?;
         let disk = RealDisk::open(&config.data_dir)?;
         let recovered = recover(config, origin, &disk)?;
-        let instances = Instances::open(&disk, rand::random::<u64>().max(1))?;
+        let instances = PeerIncarnations::open(&disk, rand::random::<u64>().max(1))?;
         let membership = in_force(&recovered.restored);
         unused::warn_of(config, &membership);
 
         let (metrics, room) = (Arc::new(measured(config)), Room::default());
-        let pulse = Pulse::new();
+        let pulse = Watchdog::new();
         let (revisions, revisions_seen) = watch::channel(recovered.machine.store().revision());
         let machine = Arc::new(RwLock::new(recovered.machine));
         let (requests, clients_inbox) = mpsc::channel(REQUESTS_MAX);
         let (messages, peers_inbox) = mpsc::channel(MESSAGES_MAX);
         let (completions, completions_inbox) = mpsc::channel(COMPLETIONS_MAX);
         let (status, status_seen) = watch::channel(Arc::new(first_status(config, origin)));
-        let (disowning, disowned) = watch::channel(None);
+        let (rejections, rejected) = watch::channel(None);
         let handle = Handle::new(
             requests,
             status_seen,
@@ -180,7 +180,7 @@ impl Node {
         .announcing(revisions_seen);
         name_members(&handle.directory(), config, &membership);
 
-        let replica_config = replica_config(config, origin, recovered.openings);
+        let replica_config = replica_config(config, origin, recovered.restarts);
         let confirm_ticks = replica_config.raft.election_ticks_max;
         let (latest, log_bytes) = (recovered.latest_snapshot, recovered.log_bytes);
         let replica = Replica::new(replica_config, recovered.restored, latest, log_bytes);
@@ -216,13 +216,13 @@ impl Node {
         };
         let made = Arc::new(OnceLock::new());
         let (snapshots, told) = (recovered.snapshots, Arc::clone(&made));
-        let network = Network { messages, snapshots, instances, disowning, made: told };
+        let network = Network { messages, snapshots, instances, rejections, made: told };
         let consensus = Consensus::start(config, listeners.peers, &handle, network, driver)?;
         let clients = Clients::start(config, listeners.clients, &handle, &metrics, made)?;
-        Ok(Self { handle, disowned, metrics, clients, consensus, workers })
+        Ok(Self { handle, rejected, metrics, clients, consensus, workers })
     }
 
-    /// The door to the node.
+    /// The node.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -274,7 +274,7 @@ impl Workers {
     /// Starts them; gives the driver's ends of the two that it works with.
     fn start(
         parts: WorkersParts,
-    ) -> Result<(Self, persister::Way<RealDisk>, applier::Way<RealDisk>), StartError> {
+    ) -> Result<(Self, WalHandle<RealDisk>, ApplierHandle<RealDisk>), StartError> {
         let (persister, persister_jobs) = thread_channel::channel();
         let (spares, spare_jobs) = thread_channel::channel();
         let (to_snapshotter, snapshotter_jobs) = thread_channel::channel();
@@ -282,7 +282,7 @@ impl Workers {
         let WorkersParts { wal, snapshots, applied, config, machine, .. } = parts;
         let WorkersParts { completions, metrics, advice, disk, room, revisions, .. } = parts;
 
-        let ways = persister::Ways {
+        let ways = persister::Channels {
             jobs: persister_jobs,
             done: completions.clone(),
             spares,
@@ -297,13 +297,15 @@ impl Workers {
         };
         let log = Persister::new(wal, snapshots.clone()).telling(room.clone());
         let log = Arc::new(Mutex::new(log));
-        let log_way =
-            persister::Way::new(Arc::clone(&log), persister.clone(), Arc::clone(&metrics));
+        let log_way = WalHandle::new(Arc::clone(&log), persister.clone(), Arc::clone(&metrics));
         let applier = Applier { machine, applied, config, snapshots, metrics, revisions };
         let applier = Arc::new(Mutex::new(applier));
-        let applier_way = applier::Way::new(Arc::clone(&applier), to_applier);
-        let applier_ways =
-            applier::Ways { jobs: applier_jobs, snapshotter: to_snapshotter, done: completions };
+        let applier_way = ApplierHandle::new(Arc::clone(&applier), to_applier);
+        let applier_ways = applier::Channels {
+            jobs: applier_jobs,
+            snapshotter: to_snapshotter,
+            done: completions,
+        };
         let back = persister.clone();
         let applier_advice = advice.clone();
         let threads = vec![
@@ -330,7 +332,7 @@ impl Workers {
 
 fn run_persister(
     log: &Mutex<Persister<RealDisk>>,
-    ways: &persister::Ways<RealDisk>,
+    ways: &persister::Channels<RealDisk>,
     advice: &Advice,
 ) {
     if let Err(error) = persister::run(log, ways) {
@@ -338,7 +340,7 @@ fn run_persister(
     }
 }
 
-fn run_applier(applier: &Mutex<Applier<RealDisk>>, ways: &applier::Ways, advice: &Advice) {
+fn run_applier(applier: &Mutex<Applier<RealDisk>>, ways: &applier::Channels, advice: &Advice) {
     match applier::run(applier, ways) {
         Ok(()) => {}
         Err(error) => {
@@ -365,7 +367,7 @@ fn listen(variable: &'static str, addr: SocketAddr) -> Result<TcpListener, Start
 
 fn recover(
     config: &Config,
-    origin: &Origin,
+    origin: &Bootstrap,
     disk: &RealDisk,
 ) -> Result<Recovered<RealDisk>, StartError> {
     let began = Instant::now();
@@ -383,7 +385,7 @@ fn recover(
     Ok(recovered)
 }
 
-fn identity(config: &Config, origin: &Origin) -> driver::Identity {
+fn identity(config: &Config, origin: &Bootstrap) -> driver::Identity {
     driver::Identity {
         node_id: node_id(config),
         cluster_id: origin.cluster_id,
@@ -412,7 +414,7 @@ pub(super) fn node_id(config: &Config) -> NodeId {
 }
 
 /// Everybody whose address is known from elsewhere than the log, this node included.
-fn members(config: &Config, origin: &Origin) -> Vec<Member> {
+fn members(config: &Config, origin: &Bootstrap) -> Vec<Member> {
     let own = Member {
         id: node_id(config),
         name: config.node_name.clone(),
@@ -433,7 +435,7 @@ fn members(config: &Config, origin: &Origin) -> Vec<Member> {
 }
 
 /// Where members are reached, as this one was told.
-fn addresses(config: &Config, origin: &Origin) -> BTreeMap<NodeId, String> {
+fn addresses(config: &Config, origin: &Bootstrap) -> BTreeMap<NodeId, String> {
     members(config, origin).into_iter().map(|member| (member.id, member.peer_addr)).collect()
 }
 
@@ -459,7 +461,7 @@ fn tick(config: &Config) -> Duration {
     driver::tick_length(Duration::from_millis(config.heartbeat_interval_ms))
 }
 
-fn replica_config(config: &Config, origin: &Origin, openings: u64) -> ReplicaConfig {
+fn replica_config(config: &Config, origin: &Bootstrap, restarts: u64) -> ReplicaConfig {
     let tick_ms = tick(config).as_millis() as u64;
     let ticks =
         |ms: u64| u32::try_from(ms.div_ceil(tick_ms)).expect("the configuration is bounded");
@@ -470,7 +472,7 @@ fn replica_config(config: &Config, origin: &Origin, openings: u64) -> ReplicaCon
             heartbeat_ticks: ticks(config.heartbeat_interval_ms),
             election_ticks_min: ticks(config.election_timeout_min_ms),
             election_ticks_max,
-            loss_delay_ticks_max: ticks(LOSS_DELAY.as_millis() as u64),
+            leader_lost_delay_ticks_max: ticks(LOSS_DELAY.as_millis() as u64),
             append_bytes_max: 1 << 20,
             inflight_messages_max: 256,
             inflight_bytes_max: 16 << 20,
@@ -482,14 +484,14 @@ fn replica_config(config: &Config, origin: &Origin, openings: u64) -> ReplicaCon
             seed: clock::seed(config.node_id.get()),
         },
         // Every opening of the directory has a range of its own.
-        first_sequence: (openings << 40) + 1,
+        first_sequence: (restarts << 40) + 1,
         request_ticks: ticks(REQUEST_TIMEOUT.as_millis() as u64),
         park_ticks: 2 * election_ticks_max,
         disk_stall_ticks: 2 * election_ticks_max,
         proposals_max: REQUESTS_MAX,
         proposal_bytes_max: 128 << 20,
         reads_max: REQUESTS_MAX,
-        log_room: LogRoom {
+        log_cache_limits: LogCacheLimits {
             bytes_max: config.log_cache_bytes,
             lagging_bytes_max: LOG_LAGGING_FACTOR * config.log_cache_bytes,
         },
@@ -505,7 +507,7 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn first_status(config: &Config, origin: &Origin) -> Status {
+fn first_status(config: &Config, origin: &Bootstrap) -> Status {
     Status {
         node_id: node_id(config),
         cluster_id: origin.cluster_id,

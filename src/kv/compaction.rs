@@ -12,11 +12,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::proof::{Mark, mark};
+use crate::testpoints::{Mark, mark};
 
-use super::changes::Change;
 use super::error::Error;
 use super::revision::Revision;
+use super::revision_log::Change;
 use super::store::Store;
 
 /// The revisions that readers hold, each with how many hold it.

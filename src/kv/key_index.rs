@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::proof::{Mark, Mutant, mark, mutant};
+use crate::testpoints::{Mark, Mutant, mark, mutant};
 
 use super::key::Key;
 use super::revision::Revision;

@@ -12,7 +12,7 @@
 //! # What `apply` promises
 //!
 //! [`Machine::apply`] is the only way to change anything; [`Machine::answer`] does the same and
-//! says what came of it. It is a function of the state and the command: no clock, no chance, no
+//! says what came of it. It is a function of the state and the command: no clock, no randomness, no
 //! iteration in an order that could differ; time, when it matters one day, comes as part of a
 //! command. So every member that applies the same log holds the same
 //! store and gives the same answers, and [`Store::hash`] says so in one number. A refusal
@@ -59,10 +59,10 @@ mod codec;
 mod error;
 mod validate;
 
-mod changes;
 mod key;
 mod key_index;
 mod revision;
+mod revision_log;
 mod slab;
 mod store;
 

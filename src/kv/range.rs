@@ -10,7 +10,7 @@
 
 use std::ops::Bound;
 
-use crate::proof::{Mark, mark};
+use crate::testpoints::{Mark, mark};
 
 use super::compaction::Pin;
 use super::error::Error;

@@ -19,15 +19,15 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::proof::{Mark, Mutant, mark, mutant};
+use crate::testpoints::{Mark, Mutant, mark, mutant};
 
-use super::changes::Changes;
 use super::codec::{DecodeError, Reader, put_bytes, put_i64, put_u64};
 use super::compaction::Pin;
 use super::hash::Hasher;
 use super::key::Key;
 use super::key_index::{Builder, Fields, Version};
 use super::revision::Revision;
+use super::revision_log::RevisionLog;
 use super::store::Store;
 
 /// The only version of the format so far.
@@ -230,7 +230,7 @@ impl SnapshotImport {
         // Revisions begin after that of the empty store, and history with the compacted one.
         let first = compacted.max(Revision::EMPTY_MAIN + 1);
         self.changes.sort_unstable();
-        let changes = Changes::restore(first, revision, self.changes.into_iter());
+        let changes = RevisionLog::restore(first, revision, self.changes.into_iter());
         let mut store = Store::new();
         store.changes = changes.ok_or(SnapshotError::Invalid("changes are missing"))?;
         store.index = self.builder.finish();

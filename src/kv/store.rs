@@ -4,15 +4,15 @@
 //! this room and reached through [`Machine`](super::Machine) alone. A read that takes long is cut
 //! into steps, each with its own short hold of whatever lock guards the store.
 
-use crate::proof::{Mark, Mutant, mark, mutant};
+use crate::testpoints::{Mark, Mutant, mark, mutant};
 
-use super::changes::{Change, Changes};
 use super::compaction::{Pins, Sweep};
 use super::error::Error;
 use super::found::Found;
 use super::key_index::{Bounds, KeyIndex, Version};
 use super::range::RangeScan;
 use super::revision::Revision;
+use super::revision_log::{Change, RevisionLog};
 use super::tidy::Tidy;
 use super::txn_scan::TxnScan;
 use super::types::{Event, EventKind, KeyValue, RangeRequest, RangeResponse};
@@ -22,7 +22,7 @@ use super::types::{TxnRequest, TxnResponse};
 #[derive(Debug)]
 pub struct Store {
     pub(super) index: KeyIndex,
-    pub(super) changes: Changes,
+    pub(super) changes: RevisionLog,
     /// The newest revision, the one under way included.
     pub(super) revision: i64,
     pub(super) compacted: i64,
@@ -36,7 +36,7 @@ impl Store {
     pub(super) fn new() -> Self {
         Self {
             index: KeyIndex::default(),
-            changes: Changes::new(Revision::EMPTY_MAIN + 1),
+            changes: RevisionLog::new(Revision::EMPTY_MAIN + 1),
             revision: Revision::EMPTY_MAIN,
             compacted: Revision::NEVER_COMPACTED,
             sweep: Sweep::default(),

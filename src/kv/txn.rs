@@ -5,7 +5,7 @@
 //! same state: one that cannot be done refuses the whole. Only then are they done, in order, each
 //! seeing what those before it did, and none of them can fail any more.
 
-use crate::proof::{Mark, Mutant, mark, mutant};
+use crate::testpoints::{Mark, Mutant, mark, mutant};
 
 use super::answer::{Notes, Outline};
 use super::error::Error;

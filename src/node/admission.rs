@@ -19,7 +19,7 @@ pub const ADMITTED_BYTES_MAX: usize = 64 << 20;
 /// Bytes of commands that wait to be admitted; more are refused.
 const WAITING_BYTES_MAX: usize = 256 << 20;
 
-/// The gate that every command of this member's clients passes.
+/// Admits the commands of this member's clients.
 #[derive(Clone, Debug)]
 pub struct Admission {
     room: Arc<Semaphore>,

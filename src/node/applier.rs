@@ -2,9 +2,10 @@
 //! them.
 //!
 //! [`Applier`] is what it does, one step at a time, whatever the tickets are; [`run`] is the thread
-//! that does so in the real node. A simulator takes the same steps in its own time. [`Way`] is the
-//! driver's end: while the thread has nothing to do, a few small commands are applied on the spot,
-//! since to hand them over and to hear back takes longer than to apply them.
+//! that does so in the real node. A simulator takes the same steps in its own time.
+//! [`ApplierHandle`] is the driver's end: while the thread has nothing to do, a few small commands
+//! are applied on the spot, since to hand them over and to hear back takes longer than to apply
+//! them.
 //!
 //! Readers share the store's lock, so a batch is applied in slices, and compaction is done a
 //! little between them: no reader waits for long, and consensus never waits at all.
@@ -18,15 +19,15 @@ use tokio::sync::{mpsc, watch};
 
 use crate::kv::{Command, Machine, SnapshotCursor};
 use crate::metrics::Metrics;
-use crate::proof::{Mutant, mutant};
 use crate::raft::{Configuration, Entry, EntryId, Index, Payload, SnapshotMeta};
 use crate::storage::{Disk, SnapshotStore};
+use crate::testpoints::{Mutant, mutant};
 
-use super::background::Pace;
 use super::event::Event;
 use super::handle::{Applied, Ticket};
 use super::recovery::{self, Error};
 use super::snapshotter;
+use super::throttle::Throttle;
 
 #[cfg(test)]
 mod tests;
@@ -181,7 +182,7 @@ impl<D: Disk> Applier<D> {
 }
 
 /// The driver's end.
-pub struct Way<D: Disk> {
+pub struct ApplierHandle<D: Disk> {
     applier: Arc<Mutex<Applier<D>>>,
     jobs: Sender<Job<Ticket>>,
     /// Jobs that the thread has not reported done. Order is kept because nothing is applied on the
@@ -189,7 +190,7 @@ pub struct Way<D: Disk> {
     unreported: usize,
 }
 
-impl<D: Disk> Way<D> {
+impl<D: Disk> ApplierHandle<D> {
     /// To the thread that [`run`]s with the same applier and takes these jobs.
     pub fn new(applier: Arc<Mutex<Applier<D>>>, jobs: Sender<Job<Ticket>>) -> Self {
         Self { applier, jobs, unreported: 0 }
@@ -253,7 +254,7 @@ fn is_quick<T>(entries: &[(Entry, Option<T>)]) -> bool {
 }
 
 /// The ways to others.
-pub struct Ways {
+pub struct Channels {
     /// Its work.
     pub jobs: Receiver<Job<Ticket>>,
     /// The snapshot writer.
@@ -267,7 +268,7 @@ pub struct Ways {
 /// # Errors
 ///
 /// When the state cannot go on as the log says.
-pub fn run<D: Disk>(applier: &Mutex<Applier<D>>, ways: &Ways) -> Result<(), Error> {
+pub fn run<D: Disk>(applier: &Mutex<Applier<D>>, ways: &Channels) -> Result<(), Error> {
     let mut shrinking = false;
     loop {
         // Leftovers of a compaction go away while there is nothing else to do.
@@ -296,8 +297,8 @@ pub fn run<D: Disk>(applier: &Mutex<Applier<D>>, ways: &Ways) -> Result<(), Erro
                 applier.metrics.observe_apply(began.elapsed());
             }
             Job::Restore(meta) => {
-                let mut pace = Pace::begin();
-                applier.restore(&meta, || pace.rest())?;
+                let mut throttle = Throttle::begin();
+                applier.restore(&meta, || throttle.rest())?;
             }
             Job::SaveSnapshot => {
                 // The snapshotter is gone only when the process is ending.

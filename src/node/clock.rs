@@ -52,12 +52,12 @@ impl Ticker {
 
 /// Tells others whether the driver still turns.
 #[derive(Clone, Debug)]
-pub struct Pulse {
+pub struct Watchdog {
     start: Instant,
     turned_ms: Arc<AtomicU64>,
 }
 
-impl Pulse {
+impl Watchdog {
     /// Fresh from now.
     pub fn new() -> Self {
         Self { start: Instant::now(), turned_ms: Arc::new(AtomicU64::new(0)) }
@@ -79,13 +79,13 @@ impl Pulse {
     }
 }
 
-impl Default for Pulse {
+impl Default for Watchdog {
     fn default() -> Self {
         Self::new()
     }
 }
 
-/// A seed for the core's chance: different at every start and on every member.
+/// A seed for the core's random numbers: different at every start and on every member.
 pub fn seed(node_id: u64) -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since_epoch.as_nanos() as u64) ^ node_id.rotate_left(32) ^ u64::from(std::process::id())

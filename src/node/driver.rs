@@ -4,11 +4,11 @@
 //! replica wants done, without ever waiting for a disk, the state machine or a socket: each of
 //! those reports back by an event. Two exceptions save changes of thread, which are most of the
 //! latency of a single client: it applies a few small commands itself while the state machine is
-//! free ([`applier::Way`]), and on a follower it syncs a small batch itself while the disk is quick
-//! ([`persister::Way`]). Completions come first and peers before clients, so that
-//! load from clients cannot starve consensus. Ticks come after what peers said, and of several that
-//! are due at once only the last counts as silence of the peers: the loop did not run in the
-//! others, and nor did the tasks that read the sockets.
+//! free ([`applier::ApplierHandle`]), and on a follower it syncs a small batch itself while the
+//! disk is quick ([`persister::WalHandle`]). Completions come first and peers before clients, so
+//! that load from clients cannot starve consensus. Ticks come after what peers said, and of
+//! several that are due at once only the last counts as silence of the peers: the loop did not run
+//! in the others, and nor did the tasks that read the sockets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::metrics::{Metrics, mirror};
-use crate::raft::{Message, NodeId, Persist, Role, Transition};
+use crate::raft::{Message, NodeId, Persist, Role, SoftState};
 use crate::storage::Disk;
 
 use super::applier;
-use super::clock::{Pulse, Ticker};
+use super::clock::{Ticker, Watchdog};
 use super::event::{Effect, Event, PeerTable};
 use super::handle::Ticket;
 use super::persister;
@@ -92,13 +92,13 @@ pub struct DriverParts<D: Disk> {
     /// Its inputs.
     pub inboxes: Inboxes,
     /// The way to its disk. Bounded by the core's windows, not by itself.
-    pub persister: persister::Way<D>,
+    pub persister: persister::WalHandle<D>,
     /// The way to its state machine. Likewise.
-    pub applier: applier::Way<D>,
+    pub applier: applier::ApplierHandle<D>,
     /// Time.
     pub ticker: Ticker,
     /// Shows that the loop turns.
-    pub pulse: Pulse,
+    pub pulse: Watchdog,
     /// Where its status is published.
     pub status: watch::Sender<Arc<Status>>,
     /// Its metrics.
@@ -249,7 +249,7 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
                 ticket.fail(why);
             }
             Effect::Notice(notice) => self.reporter.notice(notice, Instant::now()),
-            Effect::Transition(transition) => self.report(transition),
+            Effect::SoftState(soft_state) => self.report(soft_state),
         }
     }
 
@@ -272,10 +272,10 @@ impl<O: Outbox, D: Disk> Driver<O, D> {
         }
     }
 
-    fn report(&mut self, now: Transition) {
+    fn report(&mut self, now: SoftState) {
         let before = {
             let status = self.parts.status.borrow();
-            Transition { term: status.term, role: status.role, leader: status.leader }
+            SoftState { term: status.term, role: status.role, leader: status.leader }
         };
         if now.leader.is_some() && (before.leader, before.term) != (now.leader, now.term) {
             self.parts.metrics.leader_changes.inc();

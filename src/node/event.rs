@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::raft::{
     Change, Configuration, Entry, Index, Message, NodeId, Notice, Persist, PersistSeq,
-    SnapshotMeta, Term, Transition,
+    SnapshotMeta, SoftState, Term,
 };
 
 use super::error::RequestError;
@@ -161,5 +161,5 @@ pub enum Effect<T> {
     /// Something happened in an election: for the log.
     Notice(Notice),
     /// Role, term or leader changed.
-    Transition(Transition),
+    SoftState(SoftState),
 }

@@ -1,4 +1,4 @@
-//! The door through which the rest of the process uses the node. Cheap to clone; knows nothing
+//! The handle by which the rest of the process uses the node. Cheap to clone; knows nothing
 //! of protocols.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,10 +10,10 @@ use crate::kv;
 use crate::raft::{Change, Index, NodeId, Term};
 
 use super::admission::Admission;
-use super::barrier;
-use super::clock::Pulse;
+use super::clock::Watchdog;
 use super::error::RequestError;
 use super::event::Event;
+use super::read_batcher;
 use super::room::Room;
 use super::status::{Member, Members, Status};
 
@@ -66,9 +66,9 @@ pub struct Limits {
 pub struct Handle {
     requests: mpsc::Sender<Event<Ticket>>,
     /// Where barriers are shared, if they are.
-    barriers: Option<mpsc::Sender<barrier::Waiting>>,
+    barriers: Option<mpsc::Sender<read_batcher::Waiting>>,
     status: watch::Receiver<Arc<Status>>,
-    pulse: Pulse,
+    pulse: Watchdog,
     machine: Arc<RwLock<kv::Machine>>,
     members: Members,
     admission: Admission,
@@ -78,11 +78,11 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// A door to the driver behind `requests`.
+    /// A handle of the driver behind `requests`.
     pub fn new(
         requests: mpsc::Sender<Event<Ticket>>,
         status: watch::Receiver<Arc<Status>>,
-        pulse: Pulse,
+        pulse: Watchdog,
         machine: Arc<RwLock<kv::Machine>>,
         members: Vec<Member>,
         limits: Limits,
@@ -106,13 +106,13 @@ impl Handle {
         }
     }
 
-    /// The same door, which lets nothing in that adds data while `room` is short.
+    /// The same handle, which lets nothing in that adds data while `room` is short.
     #[must_use]
     pub fn minding(self, room: Room) -> Self {
         Self { room, ..self }
     }
 
-    /// The same door, which knows of each revision by `revisions`.
+    /// The same handle, which knows of each revision by `revisions`.
     #[must_use]
     pub fn announcing(self, revisions: watch::Receiver<i64>) -> Self {
         Self { revisions, ..self }
@@ -128,10 +128,10 @@ impl Handle {
         &self.room
     }
 
-    /// The same door, with its read barriers asked for through a [`barrier::share`] that passes
-    /// them on to the same driver.
+    /// The same handle, with its read barriers asked for through a [`read_batcher::run`] that
+    /// passes them on to the same driver.
     #[must_use]
-    pub fn sharing_barriers(self, barriers: mpsc::Sender<barrier::Waiting>) -> Self {
+    pub fn sharing_barriers(self, barriers: mpsc::Sender<read_batcher::Waiting>) -> Self {
         Self { barriers: Some(barriers), ..self }
     }
 

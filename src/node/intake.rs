@@ -6,8 +6,8 @@
 use bytes::Bytes;
 
 use crate::kv::Command;
-use crate::proof::{Mutant, mutant};
 use crate::raft::{Body, Message};
+use crate::testpoints::{Mutant, mutant};
 
 /// The message, without proposals that are no sound commands; nothing if nothing is left of it. Who
 /// made those up waits for no answer.

@@ -9,34 +9,34 @@
 //! | [`snapshotter`] | a thread: snapshots to disk, at leisure | the store, the snapshot files |
 //! | [`room`] | what is known of the room on the disk | nothing |
 //! | [`recovery`] | what the disk remembers, at start | storage, the state machine |
-//! | [`handle`] | the door for the rest of the process | a bounded queue to the driver |
+//! | [`handle`] | what the rest of the process uses | a bounded queue to the driver |
 //!
 //! The driver never waits for any of the others; each reports by an event. Transport is not
 //! known here: messages leave through [`driver::Outbox`].
 
 pub mod admission;
 pub mod applier;
-mod background;
-pub mod barrier;
 pub mod clock;
 pub mod driver;
 pub mod error;
 pub mod event;
+mod external_votes;
 pub mod handle;
-pub mod image;
 pub mod intake;
+pub mod pending_proposals;
 pub mod persister;
+pub mod read_batcher;
 pub mod reads;
 pub mod received;
 pub mod recovery;
 pub mod replica;
 mod report;
 pub mod room;
+pub mod snapshot_stream;
 pub mod snapshotter;
 pub mod status;
+mod throttle;
 mod timeouts;
-mod votes;
-pub mod waiters;
 
 #[cfg(test)]
 mod tests;

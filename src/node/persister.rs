@@ -2,8 +2,8 @@
 //! reports the last one done.
 //!
 //! [`Persister`] is what it does, one step at a time; [`run`] is the thread that does so in the
-//! real node. A simulator takes the same steps in its own time. [`Way`] is the driver's end: a
-//! follower that has nothing else to write syncs a small batch on the spot while the disk answers
+//! real node. A simulator takes the same steps in its own time. [`WalHandle`] is the driver's end:
+//! a follower that has nothing else to write syncs a small batch on the spot while the disk answers
 //! quickly, since its leader waits for nothing but that.
 //!
 //! A batch for which the disk has no room waits, and the later ones behind it, until there is some:
@@ -20,9 +20,9 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::metrics::Metrics;
-use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::{Entry, Persist, PersistSeq, SnapshotMeta};
 use crate::storage::{self, Disk, SnapshotInfo, SnapshotStore, Spare, SpareJob, Wal};
+use crate::testpoints::{Mark, Mutant, mark, mutant};
 
 use super::event::Event;
 use super::handle::Ticket;
@@ -310,7 +310,7 @@ impl<D: Disk> Persister<D> {
 }
 
 /// The driver's end.
-pub struct Way<D: Disk> {
+pub struct WalHandle<D: Disk> {
     persister: Arc<Mutex<Persister<D>>>,
     jobs: Sender<Job<D>>,
     /// The last batch that the thread was given, until it reports it.
@@ -320,7 +320,7 @@ pub struct Way<D: Disk> {
     metrics: Arc<Metrics>,
 }
 
-impl<D: Disk> Way<D> {
+impl<D: Disk> WalHandle<D> {
     /// To the thread that [`run`]s with the same persister and takes these jobs.
     pub fn new(
         persister: Arc<Mutex<Persister<D>>>,
@@ -387,7 +387,7 @@ impl<D: Disk> Way<D> {
 }
 
 /// The log writer's ways to others.
-pub struct Ways<D: Disk> {
+pub struct Channels<D: Disk> {
     /// Its work.
     pub jobs: Receiver<Job<D>>,
     /// The driver.
@@ -403,7 +403,10 @@ pub struct Ways<D: Disk> {
 /// # Errors
 ///
 /// The first error of the disk, at once.
-pub fn run<D: Disk>(persister: &Mutex<Persister<D>>, ways: &Ways<D>) -> Result<(), storage::Error> {
+pub fn run<D: Disk>(
+    persister: &Mutex<Persister<D>>,
+    ways: &Channels<D>,
+) -> Result<(), storage::Error> {
     let start = Instant::now();
     loop {
         if let Some(job) = lock(persister).spare_job(start.elapsed()) {

@@ -11,10 +11,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::{Index, RequestId};
+use crate::testpoints::{Mark, Mutant, mark, mutant};
 
-use super::waiters::Tick;
+use super::pending_proposals::Tick;
 
 /// Rounds under way at once. On a fast network it is one: a second would halve what each carries
 /// and double what reads cost. A read that has just missed a round goes without waiting for it only

@@ -4,12 +4,12 @@
 //! start begins with it. So it gets its name only after all of its content was understood. That
 //! costs the memory of one more state while it comes in, as its restoring does in any case.
 
-use crate::proof::{Mutant, mutant};
 use crate::raft::{EntryId, SnapshotMeta};
 use crate::storage::{self, Disk, SnapshotInfo, SnapshotStore, SnapshotWriter};
+use crate::testpoints::{Mutant, mutant};
 
-use super::image::Import;
 use super::recovery::Error;
+use super::snapshot_stream::Import;
 
 /// The file under way, and what it comes to.
 pub struct Receiving<D: Disk> {

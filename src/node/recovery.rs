@@ -7,14 +7,14 @@
 use std::collections::VecDeque;
 
 use crate::kv::{Command, DecodeError, Machine, SnapshotError};
-use crate::proof::{Mutant, mutant};
 use crate::raft::{
     Configuration, Entry, EntryId, HardState, Index, Payload, Restored, SnapshotMeta,
 };
 use crate::storage::{self, DataDir, Disk, Identity, Options, Record, SnapshotReader};
 use crate::storage::{SnapshotStore, Wal};
+use crate::testpoints::{Mutant, mutant};
 
-use super::image::Import;
+use super::snapshot_stream::Import;
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +38,7 @@ pub struct Recovered<D: Disk> {
     /// The log since that snapshot.
     pub log_bytes: u64,
     /// Which opening of the directory this is.
-    pub openings: u64,
+    pub restarts: u64,
 }
 
 /// Why the disk's word cannot be followed.
@@ -79,7 +79,7 @@ pub fn recover<D: Disk>(
     cache_bytes_max: usize,
 ) -> Result<Recovered<D>, Error> {
     let opening = storage::open(disk, options, identity, first)?;
-    let openings = opening.openings();
+    let restarts = opening.restarts();
     let mut hard_state = opening.hard_state();
     if mutant(Mutant::VoteForgotten) {
         hard_state.vote = None;
@@ -116,7 +116,7 @@ pub fn recover<D: Disk>(
         },
         wal,
         snapshots,
-        openings,
+        restarts,
     })
 }
 

@@ -3,18 +3,18 @@
 //!
 //! It owns the consensus core and knows what the core must not: who waits for what, when a
 //! snapshot is due, when the disk hangs, when to hand leadership over. It does no I/O, reads no
-//! clock and draws no chance, so that a simulator runs whole members by calling it.
+//! clock and draws no random number, so that a simulator runs whole members by calling it.
 //!
 //! Feed any number of events with [`Replica::handle`], then call [`Replica::flush`] once: what
 //! arrived together is proposed, persisted and sent together.
 
 use std::collections::VecDeque;
 
-use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::{
-    self, Entry, Index, LogRoom, Message, NodeId, Payload, Persist, PersistSeq, RaftNode,
-    ReadGrant, Ready, Refusal, RequestId, Restored, Role, SnapshotMeta, Term, Transition,
+    self, Entry, Index, LogCacheLimits, Message, NodeId, Payload, Persist, PersistSeq, RaftNode,
+    ReadState, Ready, Refusal, RequestId, Restored, Role, SnapshotMeta, SoftState, Term,
 };
+use crate::testpoints::{Mark, Mutant, mark, mutant};
 
 mod changes;
 mod deadlines;
@@ -32,10 +32,10 @@ use transfers::PendingTransfer;
 
 use super::error::RequestError;
 use super::event::{Effect, Event};
+use super::external_votes::Votes;
 use super::intake;
+use super::pending_proposals::{PendingProposals, Tick};
 use super::reads::{Reads, Repeats};
-use super::votes::Votes;
-use super::waiters::{Tick, Waiters};
 
 /// How a replica behaves, in ticks and bytes.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ pub struct ReplicaConfig {
     /// Log kept in memory for followers that lag, at most; those further behind get a snapshot. No
     /// more is kept than the larger of the data and `snapshot_log_bytes_min`, as a snapshot is
     /// shorter then.
-    pub log_room: LogRoom,
+    pub log_cache_limits: LogCacheLimits,
     /// The least log that makes a snapshot worth its while. The due size is the larger of this
     /// and the data, so that snapshots cost a constant factor of what is written.
     pub snapshot_log_bytes_min: u64,
@@ -92,14 +92,14 @@ pub struct Replica<T> {
     config: ReplicaConfig,
     raft: RaftNode,
     now: Tick,
-    seen: Transition,
+    seen: SoftState,
     /// Since when no leader is known.
     leaderless_since: Tick,
     /// Refused requests are not tried again before this, unless the leader changes.
     retry_at: Tick,
     /// Nor are proposals that the leader had no room for, unless something is applied here.
     busy_until: Tick,
-    waiters: Waiters<T>,
+    pending_proposals: PendingProposals<T>,
     reads: Reads<T>,
     catch_up: CatchUp,
     applied: Index,
@@ -124,7 +124,7 @@ impl<T> Replica<T> {
         log_bytes: u64,
     ) -> Self {
         let applied = restored.applied;
-        let waiters = Waiters::new(
+        let pending_proposals = PendingProposals::new(
             config.raft.id,
             config.first_sequence,
             config.proposals_max,
@@ -136,12 +136,12 @@ impl<T> Replica<T> {
         let raft = RaftNode::new(config.raft.clone(), restored);
         let status = raft.status();
         let mut replica = Self {
-            seen: Transition { term: status.term, role: status.role, leader: status.leader },
+            seen: SoftState { term: status.term, role: status.role, leader: status.leader },
             now: 0,
             leaderless_since: 0,
             retry_at: 0,
             busy_until: 0,
-            waiters,
+            pending_proposals,
             reads,
             catch_up: CatchUp::Wanted,
             applied,
@@ -171,7 +171,7 @@ impl<T> Replica<T> {
     }
 
     /// Role, term and leader as last reported.
-    pub fn seen(&self) -> Transition {
+    pub fn seen(&self) -> SoftState {
         self.seen
     }
 
@@ -197,7 +197,7 @@ impl<T> Replica<T> {
 
     /// Proposals that wait for their outcome.
     pub fn proposals_pending(&self) -> usize {
-        self.waiters.count()
+        self.pending_proposals.count()
     }
 
     /// Whether [`Event::Stop`] came.
@@ -263,7 +263,7 @@ impl<T> Replica<T> {
             self.tick_snapshots();
         }
         if self.seen.leader.is_none() && self.leaderless_too_long() {
-            let parked = self.waiters.give_up_parked();
+            let parked = self.pending_proposals.give_up_parked();
             let queued = self.reads.give_up_queued();
             self.fail_all(parked.into_iter().chain(queued), RequestError::NoLeader);
         }
@@ -311,7 +311,8 @@ impl<T> Replica<T> {
     fn peer_lost(&mut self, peer: NodeId) {
         if self.seen.leader == Some(peer) {
             // What was passed to it may be lost, and so may its answers.
-            self.waiters.hasten(self.now + 2 * u64::from(self.config.park_ticks));
+            self.pending_proposals
+                .shorten_deadlines(self.now + 2 * u64::from(self.config.park_ticks));
             self.reads.requeue();
         }
         self.raft.peer_lost(peer);
@@ -336,13 +337,13 @@ impl<T> Replica<T> {
         self.submit_proposals();
         self.submit_changes();
         if self.catch_up == CatchUp::Wanted {
-            let id = self.waiters.fresh_id();
+            let id = self.pending_proposals.fresh_id();
             let repeats = Repeats::new(self.now, self.reads.patience());
             self.catch_up = CatchUp::Asked(id, self.now, repeats);
             self.raft.read_index(id);
         }
         if self.reads.wants_group(self.now) {
-            let id = self.waiters.fresh_id();
+            let id = self.pending_proposals.fresh_id();
             self.reads.start_group(id, self.now);
             self.raft.read_index(id);
         }
@@ -361,7 +362,7 @@ impl<T> Replica<T> {
             reads,
             refused,
             snapshots_wanted,
-            transition,
+            soft_state,
             configuration,
             notices,
         } = ready;
@@ -369,8 +370,8 @@ impl<T> Replica<T> {
         if configuration.is_some() {
             self.configuration_changed();
         }
-        if let Some(transition) = transition {
-            self.transition(transition);
+        if let Some(soft_state) = soft_state {
+            self.soft_state(soft_state);
         }
         for message in messages {
             self.send(message);
@@ -393,22 +394,22 @@ impl<T> Replica<T> {
         true
     }
 
-    fn transition(&mut self, transition: Transition) {
-        let before = std::mem::replace(&mut self.seen, transition);
-        self.effects.push(Effect::Transition(transition));
-        if before.leader == transition.leader && before.term == transition.term {
+    fn soft_state(&mut self, soft_state: SoftState) {
+        let before = std::mem::replace(&mut self.seen, soft_state);
+        self.effects.push(Effect::SoftState(soft_state));
+        if before.leader == soft_state.leader && before.term == soft_state.term {
             return;
         }
         self.retry_at = 0;
         if mutant(Mutant::ResubmitEarly) {
-            self.waiters.term_began(transition.term);
+            self.pending_proposals.on_new_term(soft_state.term);
         }
-        self.waiters.hasten(self.now + 2 * u64::from(self.config.park_ticks));
+        self.pending_proposals.shorten_deadlines(self.now + 2 * u64::from(self.config.park_ticks));
         self.reads.requeue();
         if matches!(self.catch_up, CatchUp::Asked(..)) {
             self.catch_up = CatchUp::Wanted;
         }
-        match transition.leader {
+        match soft_state.leader {
             None if before.leader.is_some() => self.leaderless_since = self.now,
             Some(leader) if leader != self.config.raft.id => {
                 for done in self.transfers.drain(..) {
@@ -450,7 +451,7 @@ impl<T> Replica<T> {
             if let Some(meta) = batch.restore {
                 self.snapshots.latest = meta.last.index;
                 // Its entries are skipped here, and with them the outcome of our own.
-                let unknowable = self.waiters.unknowable(meta.last.term);
+                let unknowable = self.pending_proposals.unknowable(meta.last.term);
                 let denied = mutant(Mutant::SkippedDenied);
                 let why = if denied { RequestError::NoLeader } else { RequestError::LeaderChanged };
                 self.fail_all(unknowable, why);
@@ -466,16 +467,16 @@ impl<T> Replica<T> {
         for entry in committed {
             if entry.id.term > self.applying_term {
                 self.applying_term = entry.id.term;
-                self.waiters.term_began(entry.id.term);
+                self.pending_proposals.on_new_term(entry.id.term);
                 let config = self.raft.membership();
-                self.membership.changes.term_began(entry.id.term, config);
+                self.membership.changes.on_new_term(entry.id.term, config);
             }
             if let Payload::Config(config) = &entry.payload {
                 let done = self.membership.changes.applied(config);
                 self.effects.extend(done.map(Effect::ChangeDone));
             }
             let ticket = match &entry.payload {
-                Payload::Command(proposal) => self.waiters.resolve(proposal.id),
+                Payload::Command(proposal) => self.pending_proposals.resolve(proposal.id),
                 Payload::Noop | Payload::Config(_) => None,
             };
             batch.push((entry, ticket));
@@ -500,7 +501,7 @@ impl<T> Replica<T> {
         self.data_is(data_bytes);
     }
 
-    fn read_granted(&mut self, grant: ReadGrant) {
+    fn read_granted(&mut self, grant: ReadState) {
         if let CatchUp::Asked(id, asked, _) = self.catch_up
             && id == grant.id
         {
@@ -539,12 +540,12 @@ impl<T> Replica<T> {
             // Without effect, and somebody may take it soon.
             Refusal::NotLeader | Refusal::Transferring => {
                 self.retry_at = self.now + 1;
-                if !self.waiters.refused(id) {
+                if !self.pending_proposals.refused(id) {
                     self.reads.refused(id);
                 }
             }
             // Without effect, too: there is room once something is applied.
-            Refusal::Busy if self.waiters.refused(id) => self.leader_is_busy(),
+            Refusal::Busy if self.pending_proposals.refused(id) => self.leader_is_busy(),
             Refusal::Busy => {
                 let reads = self.reads.dismiss(id).unwrap_or_default();
                 self.fail_all(reads, RequestError::TooManyRequests);
@@ -552,7 +553,7 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Lets a message go, unless it answers a vote that was asked for through a door.
+    /// Lets a message go, unless it answers a vote that no peer asked for.
     fn send(&mut self, message: Message) {
         let effect = match self.votes.answered(&message) {
             Some((ticket, granted)) => Effect::VoteReply { ticket, granted },

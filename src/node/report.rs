@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use crate::log_limit::LogLimit;
-use crate::raft::{Configuration, NodeId, Notice, Role, Term, Transition};
+use crate::raft::{Configuration, NodeId, Notice, Role, SoftState, Term};
 
 /// The target of these lines.
 const RAFT: &str = "raft_node::raft";
@@ -145,7 +145,7 @@ impl Reporter {
     }
 
     /// Role, term or leader changed from `before` to `after`.
-    pub fn transition(&mut self, before: Transition, after: Transition, now: Instant) {
+    pub fn transition(&mut self, before: SoftState, after: SoftState, now: Instant) {
         let cause = self.cause.take();
         let (old_term, term) = (before.term.0, after.term.0);
         let (from, to) = (before.role.as_str(), after.role.as_str());
@@ -258,8 +258,8 @@ mod tests {
         String::from_utf8(text).expect("text").lines().map(str::to_owned).collect()
     }
 
-    fn at(role: Role, term: u64, leader: Option<u64>) -> Transition {
-        Transition { term: Term(term), role, leader: leader.and_then(NodeId::new) }
+    fn at(role: Role, term: u64, leader: Option<u64>) -> SoftState {
+        SoftState { term: Term(term), role, leader: leader.and_then(NodeId::new) }
     }
 
     #[test]

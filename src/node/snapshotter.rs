@@ -20,11 +20,11 @@ use crate::metrics::Metrics;
 use crate::raft::SnapshotMeta;
 use crate::storage::{self, Disk, SnapshotStore, SnapshotWriter};
 
-use super::background::Pace;
 use super::event::Event;
 use super::handle::Ticket;
-use super::image;
 use super::persister;
+use super::snapshot_stream;
+use super::throttle::Throttle;
 
 /// One snapshot to write.
 #[derive(Debug)]
@@ -57,8 +57,10 @@ impl<D: Disk> Saving<D> {
     ///
     /// As [`begin`](Self::begin); or if a snapshot from outside replaced the state meanwhile.
     pub fn write(&mut self, machine: &RwLock<Machine>) -> Result<bool, Error> {
-        let Some(chunk) = image::next_chunk(machine, &mut self.cursor)? else { return Ok(false) };
-        self.writer.write(&image::head(&chunk))?;
+        let Some(chunk) = snapshot_stream::next_chunk(machine, &mut self.cursor)? else {
+            return Ok(false);
+        };
+        self.writer.write(&snapshot_stream::head(&chunk))?;
         self.writer.write(&chunk)?;
         Ok(true)
     }
@@ -120,12 +122,12 @@ impl<D: Disk> Snapshotter<D> {
 
     fn write(&self, job: Job) -> Result<u64, Error> {
         let mut saving = Saving::begin(job, &self.snapshots)?;
-        let mut pace = Pace::begin();
+        let mut throttle = Throttle::begin();
         while saving.write(&self.machine)? {
             if self.done.is_closed() {
                 return Err(Error::Ending);
             }
-            pace.rest();
+            throttle.rest();
         }
         saving.finish()
     }

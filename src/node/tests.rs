@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::kv::{Command, PutRequest};
 use crate::raft::{
-    self, Configuration, EntryId, HardState, Index, LogRoom, Message, NodeId, Payload, Restored,
-    Role, SnapshotMeta, Term,
+    self, Configuration, EntryId, HardState, Index, LogCacheLimits, Message, NodeId, Payload,
+    Restored, Role, SnapshotMeta, Term,
 };
 
 use super::error::RequestError;
@@ -29,7 +29,7 @@ enum Heard {
 }
 
 /// Three members; every disk write and application succeeds at once.
-struct World {
+struct Cluster {
     members: BTreeMap<NodeId, Replica<u32>>,
     network: VecDeque<Message>,
     down: BTreeSet<NodeId>,
@@ -54,7 +54,7 @@ fn config(member: NodeId) -> ReplicaConfig {
             heartbeat_ticks: 10,
             election_ticks_min: 30,
             election_ticks_max: 60,
-            loss_delay_ticks_max: 4,
+            leader_lost_delay_ticks_max: 4,
             append_bytes_max: 1 << 20,
             inflight_messages_max: 64,
             inflight_bytes_max: 4 << 20,
@@ -72,12 +72,12 @@ fn config(member: NodeId) -> ReplicaConfig {
         proposals_max: 8,
         proposal_bytes_max: 1 << 20,
         reads_max: 8,
-        log_room: LogRoom { bytes_max: 1 << 20, lagging_bytes_max: 1 << 20 },
+        log_cache_limits: LogCacheLimits { bytes_max: 1 << 20, lagging_bytes_max: 1 << 20 },
         snapshot_log_bytes_min: 1 << 20,
     }
 }
 
-impl World {
+impl Cluster {
     fn new() -> Self {
         Self::with(config)
     }
@@ -164,7 +164,7 @@ impl World {
                         );
                         self.reached = Some(table.peers);
                     }
-                    Effect::Transition(_) | Effect::Notice(_) => {}
+                    Effect::SoftState(_) | Effect::Notice(_) => {}
                     Effect::Restore(_) | Effect::SaveSnapshot | Effect::SendSnapshot { .. } => {
                         unreachable!("nothing here is large enough for a snapshot")
                     }
@@ -251,7 +251,7 @@ fn follower_of(leader: u64) -> u64 {
 
 #[test]
 fn a_command_is_answered_by_the_member_that_was_asked() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let leader = world.elect();
     world.propose(leader, 1);
     world.propose(follower_of(leader), 2);
@@ -265,7 +265,7 @@ fn a_command_is_answered_by_the_member_that_was_asked() {
 
 #[test]
 fn a_read_on_a_follower_waits_for_what_the_leader_has_committed() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let leader = world.elect();
     let reader = follower_of(leader);
     world.propose(leader, 1);
@@ -280,7 +280,7 @@ fn a_read_on_a_follower_waits_for_what_the_leader_has_committed() {
 
 #[test]
 fn a_command_lost_with_its_leader_is_applied_once_by_the_next() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let old = world.elect();
     let asked = follower_of(old);
     // The proposal leaves for the leader, which dies before it arrives.
@@ -297,7 +297,7 @@ fn a_command_lost_with_its_leader_is_applied_once_by_the_next() {
 
 #[test]
 fn a_command_that_outlived_its_leader_is_not_applied_twice() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let old = world.elect();
     let asked = follower_of(old);
     // The entry reaches a quorum, but the leader dies before it can tell that it is committed.
@@ -324,7 +324,7 @@ fn a_command_that_outlived_its_leader_is_not_applied_twice() {
 
 #[test]
 fn a_command_that_comes_with_news_of_a_new_term_is_submitted_once() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let says = |from: u64, term: u64, body| {
         Event::Message(Message { from: id(from), to: id(1), term: Term(term), body })
     };
@@ -348,7 +348,7 @@ fn a_command_that_comes_with_news_of_a_new_term_is_submitted_once() {
 
 #[test]
 fn requests_without_a_leader_fail_soon_and_then_at_once() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     world.down.extend([id(2), id(3)]);
     world.propose(1, 1);
     world.give(1, Event::Read { ticket: 2 });
@@ -364,7 +364,7 @@ fn requests_without_a_leader_fail_soon_and_then_at_once() {
 
 #[test]
 fn more_requests_than_the_bound_are_refused() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     for ticket in 0..10 {
         world.propose(1, ticket);
         world.give(1, Event::Read { ticket: 100 + ticket });
@@ -379,7 +379,7 @@ fn more_requests_than_the_bound_are_refused() {
 
 #[test]
 fn a_stopping_leader_hands_over_and_its_clients_lose_nothing() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let old = world.elect();
     world.give(old, Event::Stop);
     world.propose(old, 1);
@@ -393,7 +393,7 @@ fn a_stopping_leader_hands_over_and_its_clients_lose_nothing() {
 
 #[test]
 fn leadership_moves_to_whom_the_operator_names() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let old = world.elect();
     let next = follower_of(old);
     world.give(old, Event::Transfer { to: Some(id(next)), ticket: 1 });
@@ -409,11 +409,11 @@ fn leadership_moves_to_whom_the_operator_names() {
 
 #[test]
 fn a_vote_is_refused_while_the_leader_lives_and_to_logs_that_lack_entries() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let leader = world.elect();
     let asked = follower_of(leader);
     let candidate = id(follower_of(asked));
-    let term = |world: &World| world.members[&id(asked)].raft().term();
+    let term = |world: &Cluster| world.members[&id(asked)].raft().term();
     let next = Term(term(&world).0 + 1);
     world.give(asked, Event::VoteRequest { candidate, term: next, ticket: 1 });
     world.settle();
@@ -423,7 +423,7 @@ fn a_vote_is_refused_while_the_leader_lives_and_to_logs_that_lack_entries() {
 
 #[test]
 fn a_vote_for_a_fellow_with_an_equally_empty_log_is_given() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     world.give(1, Event::VoteRequest { candidate: id(2), term: Term(5), ticket: 1 });
     world.give(1, Event::VoteRequest { candidate: id(3), term: Term(5), ticket: 2 });
     world.give(1, Event::VoteRequest { candidate: id(9), term: Term(6), ticket: 3 });
@@ -435,7 +435,7 @@ fn a_vote_for_a_fellow_with_an_equally_empty_log_is_given() {
 
 #[test]
 fn a_vote_given_in_an_earlier_term_does_not_answer_for_a_later_one() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let voter = world.members.get_mut(&id(1)).expect("a member");
     let body =
         raft::Body::RequestVote { last: EntryId::default(), pre_vote: false, transfer: false };
@@ -471,7 +471,7 @@ fn a_vote_given_in_an_earlier_term_does_not_answer_for_a_later_one() {
 
 #[test]
 fn a_disk_that_hangs_shows_and_costs_the_leadership() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let leader = world.elect();
     world.hung.insert(id(leader));
     world.propose(leader, 1);

@@ -12,7 +12,7 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use crate::proof::{Mutant, mutant};
+use crate::testpoints::{Mutant, mutant};
 
 /// Field 15, `fixed32`. No message uses it otherwise.
 const TAG: u8 = 15 << 3 | 5;

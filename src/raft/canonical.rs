@@ -5,8 +5,8 @@
 //! cannot matter for that is left out:
 //!
 //! - settings, which never change, and addresses, which decide nothing;
-//! - the draws of chance yet to come: they choose timeouts, and a checker tries every timeout;
-//! - what the last `Ready` told, which only keeps a transition from being told twice;
+//! - the random draws yet to come: they choose timeouts, and a checker tries every timeout;
+//! - what the last `Ready` told, which only keeps a `SoftState` from being told twice;
 //! - ticks, if the caller lets none pass that could let anything fire (see [`Ticks`]);
 //! - the number of a batch that is durable. Others count from the latest that is.
 //!
@@ -20,7 +20,7 @@ mod follower_progress;
 
 use std::collections::BTreeSet;
 
-use super::change::{Aim, Change};
+use super::change::{Change, TargetRole};
 use super::detector::Detector;
 use super::election::Candidacy;
 use super::follower::Follower;
@@ -30,7 +30,7 @@ use super::message::{Body, Message, Refusal};
 use super::node::{DiskCursor, Outbox, RaftNode, RoleState};
 use super::proposal::Forwards;
 use super::read_index::{ForwardedReads, ReadRounds, Round};
-use super::ready::ReadGrant;
+use super::ready::ReadState;
 use super::replication::Leader;
 use super::standing::Standing;
 use super::transfer::Transfer;
@@ -334,11 +334,11 @@ impl<'a> Words<'a> {
 
     fn change(&mut self, change: &Change) {
         match change {
-            Change::Add { id, address: _, aim: Aim::Learner } => {
+            Change::Add { id, address: _, aim: TargetRole::Learner } => {
                 self.number(0);
                 self.member(*id);
             }
-            Change::Add { id, address: _, aim: Aim::Voter { replaces } } => {
+            Change::Add { id, address: _, aim: TargetRole::Voter { replaces } } => {
                 self.number(1);
                 self.member(*id);
                 self.maybe_member(*replaces);
@@ -351,7 +351,7 @@ impl<'a> Words<'a> {
                 self.number(3);
                 self.member(*id);
             }
-            Change::Relocate { id, address: _ } => {
+            Change::UpdateAddress { id, address: _ } => {
                 self.number(4);
                 self.member(*id);
             }
@@ -374,7 +374,7 @@ impl<'a> Words<'a> {
             log,
             membership,
             standing,
-            told_removed,
+            removal_notified,
             // The searches report none.
             reached: _,
             pre_votes_refused,
@@ -382,7 +382,7 @@ impl<'a> Words<'a> {
             disk,
             out,
             reported: _,
-            chance: _,
+            rng: _,
         } = node;
         self.number(term.0);
         self.maybe_member(*vote);
@@ -395,7 +395,7 @@ impl<'a> Words<'a> {
         self.set(vouched);
         self.flag(*rest_ticks > 0);
         self.tick_count(*rest_ticks);
-        self.flag(*told_removed);
+        self.flag(*removal_notified);
         // Only lengthens rests.
         self.tick_count(*pre_votes_refused);
         self.forwards(forwards);
@@ -413,7 +413,9 @@ impl<'a> Words<'a> {
             self.number(*longest);
             self.number(*second);
             self.maybe_member(suspect.as_ref().map(|suspect| suspect.leader));
-            self.number(suspect.as_ref().map_or(0, |suspect| u64::from(suspect.silent_ticks)));
+            self.number(
+                suspect.as_ref().map_or(0, |suspect| u64::from(suspect.ticks_since_contact)),
+            );
         }
     }
 
@@ -449,7 +451,7 @@ impl<'a> Words<'a> {
             timeout_ticks,
             campaign_in_ticks,
             link_lost,
-            owed,
+            pending_ack,
             confirmed,
             successor,
             reads,
@@ -459,7 +461,7 @@ impl<'a> Words<'a> {
         self.tick_count(*timeout_ticks);
         self.maybe_ticks(*campaign_in_ticks);
         self.flag(*link_lost);
-        self.number(owed.map_or(0, |owed| owed.0 + 1));
+        self.number(pending_ack.map_or(0, |pending_ack| pending_ack.0 + 1));
         self.number(confirmed.0);
         self.maybe_member(*successor);
         let ForwardedReads { waiting_ticks } = reads;
@@ -557,7 +559,7 @@ impl<'a> Words<'a> {
         // A notice decides nothing.
         let Outbox { messages, reads, refused, snapshots_wanted, notices: _ } = out;
         self.bag_of(messages.iter(), Self::message);
-        self.list_of(reads.iter(), |words, ReadGrant { id, index }| {
+        self.list_of(reads.iter(), |words, ReadState { id, index }| {
             words.request(*id);
             words.number(index.0);
         });

@@ -11,7 +11,7 @@
 use thiserror::Error;
 
 use super::types::{Attributes, Configuration, NodeId};
-use crate::proof::{self, Mutant};
+use crate::testpoints::{self, Mutant};
 
 /// Most members of a cluster, learners included. Every one costs the leader a stream.
 pub const MEMBERS_MAX: usize = 64;
@@ -39,14 +39,14 @@ pub enum Change {
         /// Where the others reach it.
         address: String,
         /// What it is to become.
-        aim: Aim,
+        aim: TargetRole,
     },
     /// A learner that has caught up becomes a voter.
     Promote(NodeId),
     /// A member goes, and never comes back under its id.
     Remove(NodeId),
     /// A member is reached elsewhere.
-    Relocate {
+    UpdateAddress {
         /// The member.
         id: NodeId,
         /// Where the others reach it from now on.
@@ -66,14 +66,16 @@ impl Change {
     pub(super) fn only_tells(&self) -> bool {
         match self {
             Self::Publish { .. } => true,
-            Self::Add { .. } | Self::Promote(_) | Self::Remove(_) | Self::Relocate { .. } => false,
+            Self::Add { .. } | Self::Promote(_) | Self::Remove(_) | Self::UpdateAddress { .. } => {
+                false
+            }
         }
     }
 }
 
 /// What a new member is to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Aim {
+pub enum TargetRole {
     /// A learner, until somebody asks for more.
     Learner,
     /// A voter, as soon as it has caught up.
@@ -88,10 +90,10 @@ pub enum Aim {
 pub enum ChangeError {
     /// One change at a time.
     #[error("another change is under way")]
-    UnderWay,
+    InProgress,
     /// The leader is new, and does not know yet what its predecessors left behind.
     #[error("the leader has not committed anything in its term")]
-    Unsettled,
+    LeaderNotReady,
     /// The id, or the address, belongs to a member.
     #[error("a member has this id or address")]
     Exists,
@@ -115,7 +117,7 @@ pub enum ChangeError {
     TooMany,
     /// Nothing would be different.
     #[error("nothing would change")]
-    Nothing,
+    NoChange,
 }
 
 impl Configuration {
@@ -128,7 +130,7 @@ impl Configuration {
         if target.voters.is_empty() {
             return Err(ChangeError::NoQuorum);
         }
-        if target == *self { Err(ChangeError::Nothing) } else { Ok(target) }
+        if target == *self { Err(ChangeError::NoChange) } else { Ok(target) }
     }
 
     fn apply(&mut self, change: &Change) -> Result<(), ChangeError> {
@@ -136,7 +138,7 @@ impl Configuration {
             Change::Add { id, address, aim } => self.add(*id, address, *aim),
             Change::Promote(id) => self.promote(*id),
             Change::Remove(id) => self.remove(*id),
-            Change::Relocate { id, address } => {
+            Change::UpdateAddress { id, address } => {
                 if !self.is_member(*id) {
                     return Err(ChangeError::Unknown);
                 }
@@ -157,17 +159,17 @@ impl Configuration {
         }
     }
 
-    fn add(&mut self, id: NodeId, address: &str, aim: Aim) -> Result<(), ChangeError> {
+    fn add(&mut self, id: NodeId, address: &str, aim: TargetRole) -> Result<(), ChangeError> {
         if self.is_member(id) || self.addresses.values().any(|taken| taken == address) {
             return Err(ChangeError::Exists);
         }
-        if self.was_removed(id) && !proof::mutant(Mutant::RemovedReturns) {
+        if self.was_removed(id) && !testpoints::mutant(Mutant::RemovedReturns) {
             return Err(ChangeError::WasRemoved);
         }
         if self.members().len() >= MEMBERS_MAX {
             return Err(ChangeError::TooMany);
         }
-        if let Aim::Voter { replaces } = aim {
+        if let TargetRole::Voter { replaces } = aim {
             if replaces.is_some_and(|replaced| !self.is_member(replaced)) {
                 return Err(ChangeError::Unknown);
             }
@@ -214,12 +216,12 @@ impl Configuration {
     /// The first step to `target`: through both, if the voters differ (§6). Voters that go keep
     /// their addresses until the joint configuration is left: their majority is needed until then.
     pub(super) fn towards(&self, target: Self) -> Self {
-        if target.voters == self.voters || proof::mutant(Mutant::JointSkipped) {
+        if target.voters == self.voters || testpoints::mutant(Mutant::JointSkipped) {
             return target;
         }
         let mut joint = Self { outgoing: self.voters.clone(), ..target };
         for (id, address) in &self.addresses {
-            if joint.outgoing.contains(id) && !proof::mutant(Mutant::OutgoingUnreached) {
+            if joint.outgoing.contains(id) && !testpoints::mutant(Mutant::OutgoingUnreached) {
                 joint.addresses.entry(*id).or_insert_with(|| address.clone());
             }
         }
@@ -247,11 +249,11 @@ mod tests {
         Configuration::of_voters([1, 2, 3].map(id))
     }
 
-    fn add(raw: u64, aim: Aim) -> Change {
+    fn add(raw: u64, aim: TargetRole) -> Change {
         Change::Add { id: id(raw), address: format!("node{raw}:5001"), aim }
     }
 
-    const VOTER: Aim = Aim::Voter { replaces: None };
+    const VOTER: TargetRole = TargetRole::Voter { replaces: None };
 
     #[test]
     fn a_new_member_learns_first_and_becomes_a_voter_through_both_majorities() {
@@ -270,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_replacement_comes_and_goes_in_one_step() {
-        let aim = Aim::Voter { replaces: Some(id(1)) };
+        let aim = TargetRole::Voter { replaces: Some(id(1)) };
         let learning = three().changed(&[add(4, aim)]).expect("room for it");
         assert!(learning.voters.contains(&id(1)), "it stays until the other can vote");
         let target = learning.changed(&[Change::Promote(id(4))]).expect("it is a learner");
@@ -290,7 +292,7 @@ mod tests {
         assert_eq!(told.attributes, [(id(2), attributes.clone())].into());
         assert_eq!(Configuration { attributes: [].into(), ..told.clone() }, three());
         assert_eq!(three().towards(told.clone()), told, "no quorum changes");
-        assert_eq!(told.changed(&[says(2)]), Err(ChangeError::Nothing));
+        assert_eq!(told.changed(&[says(2)]), Err(ChangeError::NoChange));
         assert_eq!(told.changed(&[says(4)]), Err(ChangeError::Unknown));
         let gone = told.changed(&[Change::Remove(id(2))]).expect("a member");
         assert!(gone.attributes.is_empty());
@@ -298,14 +300,14 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let with_learner = three().changed(&[add(4, Aim::Learner)]).expect("room for it");
-        let moved = Change::Relocate { id: id(2), address: "node4:5001".to_owned() };
-        let same = Change::Relocate { id: id(4), address: "node4:5001".to_owned() };
-        let replaces = Aim::Voter { replaces: Some(id(9)) };
+        let with_learner = three().changed(&[add(4, TargetRole::Learner)]).expect("room for it");
+        let moved = Change::UpdateAddress { id: id(2), address: "node4:5001".to_owned() };
+        let same = Change::UpdateAddress { id: id(4), address: "node4:5001".to_owned() };
+        let replaces = TargetRole::Voter { replaces: Some(id(9)) };
         let table = [
-            (vec![], ChangeError::Nothing),
-            (vec![same], ChangeError::Nothing),
-            (vec![add(4, Aim::Learner)], ChangeError::Exists),
+            (vec![], ChangeError::NoChange),
+            (vec![same], ChangeError::NoChange),
+            (vec![add(4, TargetRole::Learner)], ChangeError::Exists),
             (vec![add(2, VOTER)], ChangeError::Exists),
             (vec![moved], ChangeError::Exists),
             (vec![add(5, replaces)], ChangeError::Unknown),

@@ -20,7 +20,7 @@ pub struct Config {
     /// transfer is given up.
     pub election_ticks_max: u32,
     /// After "connection to the leader lost", wait `1..=` this many ticks before the pre-vote.
-    pub loss_delay_ticks_max: u32,
+    pub leader_lost_delay_ticks_max: u32,
     /// Most bytes of entries in one `Append`; a single larger entry still goes.
     pub append_bytes_max: usize,
     /// Most `Append`s on their way to one follower.
@@ -54,7 +54,7 @@ impl Config {
         assert!(self.heartbeat_ticks < self.election_ticks_min, "heartbeats must beat elections");
         assert!(self.election_ticks_min <= self.election_ticks_max, "timeout range is empty");
         assert!(self.election_ticks_max <= u32::MAX / 64, "timeouts are multiplied");
-        assert!(self.loss_delay_ticks_max >= 1, "the loss delay draws from 1");
+        assert!(self.leader_lost_delay_ticks_max >= 1, "the loss delay draws from 1");
         assert!(self.inflight_messages_max >= 1, "nothing could be sent");
         assert!(self.inflight_bytes_max >= 1, "nothing could be sent");
         assert!(self.ready_bytes_max >= 1, "nothing could be applied");

@@ -53,7 +53,7 @@ pub struct Detector {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Suspect {
     pub(super) leader: NodeId,
-    pub(super) silent_ticks: u32,
+    pub(super) ticks_since_contact: u32,
 }
 
 impl Detector {
@@ -62,16 +62,16 @@ impl Detector {
         self.longest -= self.longest >> DECAY_SHIFT;
         self.second -= self.second >> DECAY_SHIFT;
         if let Some(suspect) = &mut self.suspect {
-            suspect.silent_ticks += 1;
-            if suspect.silent_ticks > SUSPECT_TIMEOUTS * config.election_ticks_max {
+            suspect.ticks_since_contact += 1;
+            if suspect.ticks_since_contact > SUSPECT_TIMEOUTS * config.election_ticks_max {
                 self.suspect = None;
             }
         }
     }
 
     /// A silence of `silent_ticks` ended with a sign of life. One missed heartbeat is ordinary.
-    pub fn observe(&mut self, silent_ticks: u32, config: &Config) {
-        let late_ticks = silent_ticks.saturating_sub(config.heartbeat_ticks);
+    pub fn observe(&mut self, ticks_since_contact: u32, config: &Config) {
+        let late_ticks = ticks_since_contact.saturating_sub(config.heartbeat_ticks);
         if late_ticks <= config.heartbeat_ticks {
             return;
         }
@@ -85,14 +85,14 @@ impl Detector {
     }
 
     /// `leader` was silent for so long that an election began, with its connection standing.
-    pub fn suspect(&mut self, leader: NodeId, silent_ticks: u32) {
-        self.suspect = Some(Suspect { leader, silent_ticks });
+    pub fn suspect(&mut self, leader: NodeId, ticks_since_contact: u32) {
+        self.suspect = Some(Suspect { leader, ticks_since_contact });
     }
 
     /// `from` speaks.
     pub fn heard(&mut self, from: NodeId, config: &Config) {
         if let Some(suspect) = self.suspect.take_if(|suspect| suspect.leader == from) {
-            self.observe(suspect.silent_ticks, config);
+            self.observe(suspect.ticks_since_contact, config);
         }
     }
 

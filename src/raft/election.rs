@@ -16,7 +16,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::proof::{self, Mark, Mutant};
+use crate::testpoints::{self, Mark, Mutant};
 
 use super::message::Body;
 use super::node::{RaftNode, RoleState};
@@ -91,7 +91,7 @@ impl RaftNode {
     pub(super) fn promotable(&self) -> bool {
         let own = self.config.id;
         let needed = self.membership.at(self.log.committed()).is_voter(own)
-            && !proof::mutant(Mutant::LeftOutSilent);
+            && !testpoints::mutant(Mutant::LeftOutSilent);
         (self.membership.current().is_voter(own) || needed)
             && self.log.applied() >= self.log.base().index
     }
@@ -133,7 +133,7 @@ impl RaftNode {
 
     /// Drawn anew for every campaign and every leader (§5.2). Not stretched yet.
     pub(super) fn draw_election_timeout(&mut self) -> u32 {
-        self.chance.between(self.config.election_ticks_min, self.config.election_ticks_max)
+        self.rng.between(self.config.election_ticks_min, self.config.election_ticks_max)
     }
 
     /// The shortest election timeout in force: how long a live leader shields against candidates.
@@ -149,8 +149,7 @@ impl RaftNode {
     /// How long to wait before the next pre-vote, when the last one came to nothing.
     fn draw_retry(&mut self) -> u32 {
         let doublings = self.pre_votes_refused.saturating_sub(PRE_VOTES_AT_FULL_PACE);
-        let ticks =
-            self.chance.between(self.config.heartbeat_ticks, self.config.election_ticks_min);
+        let ticks = self.rng.between(self.config.heartbeat_ticks, self.config.election_ticks_min);
         ticks.saturating_mul(1 << doublings.min(PRE_VOTE_DOUBLINGS_MAX))
     }
 
@@ -160,14 +159,14 @@ impl RaftNode {
     /// over to this very one. And whoever is no voter here must show a log that is newer than this
     /// one, which could tell of a membership that has not got here yet, and must have a say all the
     /// same. A removed member cannot show that log, and nobody vouches for a stranger.
-    pub(super) fn heeds(&self, request: VoteRequest) -> bool {
+    pub(super) fn should_consider(&self, request: VoteRequest) -> bool {
         let may_lead = self.membership.current().is_voter(request.candidate)
             || (request.last > self.log.last() && self.has_standing(request.candidate));
-        let shielded = self.is_shielded(request);
-        if may_lead && shielded {
-            proof::mark(Mark::CandidateShielded);
+        let in_leader_lease = self.is_shielded(request);
+        if may_lead && in_leader_lease {
+            testpoints::mark(Mark::CandidateShielded);
         }
-        may_lead && !shielded
+        may_lead && !in_leader_lease
     }
 
     fn is_shielded(&self, request: VoteRequest) -> bool {
@@ -180,7 +179,7 @@ impl RaftNode {
             && !request.pre_vote
             && request.term == self.term.next()
             && self.is_successor(request.candidate);
-        hears_leader && !wanted && !proof::mutant(Mutant::ShieldIgnored)
+        hears_leader && !wanted && !testpoints::mutant(Mutant::ShieldIgnored)
     }
 
     /// Asks about a candidate that may be a member without having a say here.
@@ -191,7 +190,7 @@ impl RaftNode {
         }
     }
 
-    /// Answers a request for a vote. The term gate has raised the term already where it should.
+    /// Answers a request for a vote. `step` has raised the term already where it should.
     pub(super) fn handle_request_vote(&mut self, request: VoteRequest) {
         let candidate = request.candidate;
         if self.has_removed(candidate) {
@@ -200,23 +199,26 @@ impl RaftNode {
         }
         // §5.4.1: never for a log that lacks something which this one has.
         let complete = request.last >= self.log.last()
-            || proof::mutant(Mutant::VoteBlind)
-            || (request.transfer && proof::mutant(Mutant::TransferVoteBlind));
+            || testpoints::mutant(Mutant::VoteBlind)
+            || (request.transfer && testpoints::mutant(Mutant::TransferVoteBlind));
         let own = self.config.id;
-        let mute = proof::mutant(Mutant::LearnerMute) && !self.membership.current().is_voter(own);
+        let mute =
+            testpoints::mutant(Mutant::LearnerMute) && !self.membership.current().is_voter(own);
         if !complete {
-            proof::mark(Mark::ShorterLogRefused);
+            testpoints::mark(Mark::ShorterLogRefused);
         }
         let granted = complete
             && !mute
             && if request.pre_vote {
-                request.term > self.term && self.heeds(request) && !self.outranks(request)
+                request.term > self.term
+                    && self.should_consider(request)
+                    && !self.has_priority_over(request)
             } else {
                 let free = (self.vote.is_none() && self.term_leader.is_none())
-                    || proof::mutant(Mutant::VoteTwice);
+                    || testpoints::mutant(Mutant::VoteTwice);
                 // A vote once given is given again: the answer may have been lost.
                 request.term == self.term
-                    && (self.vote == Some(candidate) || (free && self.heeds(request)))
+                    && (self.vote == Some(candidate) || (free && self.should_consider(request)))
             };
         let (term, pre_vote) = (request.term, request.pre_vote);
         self.out.note(Notice::VoteAnswered { candidate, term, pre_vote, granted });
@@ -227,46 +229,48 @@ impl RaftNode {
             return;
         }
         if request.pre_vote {
-            self.give_way();
+            self.defer_campaign();
         } else {
             if self.vote.is_none() {
                 self.vote = Some(candidate);
-                if !proof::mutant(Mutant::VoteUnsaved) {
+                if !testpoints::mutant(Mutant::VoteUnsaved) {
                     self.disk.hard_state_changed();
                 }
             } else {
-                proof::mark(Mark::VoteRepeated);
+                testpoints::mark(Mark::VoteRepeated);
             }
-            self.rest_election_timer();
+            self.reset_election_timer();
         }
         self.send_as(request.term, candidate, body);
     }
 
     /// Whether this member asks for the same term with more right: between rivals with equal logs
     /// the lower id has it. Else both could win their pre-votes, and then split the vote.
-    fn outranks(&self, rival: VoteRequest) -> bool {
+    fn has_priority_over(&self, rival: VoteRequest) -> bool {
         let rank = |last: EntryId, id: NodeId| (last, Reverse(id));
-        let outranks = matches!(self.role, RoleState::PreCandidate(_))
+        let has_priority_over = matches!(self.role, RoleState::PreCandidate(_))
             && rival.term == self.term.next()
             && rank(self.log.last(), self.config.id) > rank(rival.last, rival.candidate);
-        if outranks {
-            proof::mark(Mark::RivalOutranked);
+        if has_priority_over {
+            testpoints::mark(Mark::RivalOutranked);
         }
-        outranks
+        has_priority_over
     }
 
     /// A pre-vote was granted: its winner gets time for its campaign.
-    fn give_way(&mut self) {
+    fn defer_campaign(&mut self) {
         self.pre_votes_refused = 0;
         match &mut self.role {
-            RoleState::Follower(follower) => follower.give_way(self.config.loss_delay_ticks_max),
-            RoleState::PreCandidate(_) => self.stand_back(),
+            RoleState::Follower(follower) => {
+                follower.defer_campaign(self.config.leader_lost_delay_ticks_max);
+            }
+            RoleState::PreCandidate(_) => self.abort_campaign(),
             RoleState::Candidate(_) | RoleState::Leader(_) => {}
         }
     }
 
     /// Gives a campaign up, and asks again before a whole election timeout is over.
-    fn stand_back(&mut self) {
+    fn abort_campaign(&mut self) {
         let delay_ticks = self.draw_retry();
         self.become_follower(None);
         if let RoleState::Follower(follower) = &mut self.role {
@@ -277,7 +281,7 @@ impl RaftNode {
     }
 
     /// After a vote the winner gets time to make itself heard.
-    fn rest_election_timer(&mut self) {
+    fn reset_election_timer(&mut self) {
         let timeout_ticks = self.draw_election_timeout();
         if let RoleState::Follower(follower) = &mut self.role {
             follower.elapsed_ticks = 0;
@@ -294,7 +298,7 @@ impl RaftNode {
                 pre_vote && term == if granted { self.term.next() } else { self.term }
             }
             RoleState::Candidate(_) => {
-                (!pre_vote || proof::mutant(Mutant::PreVoteCounted)) && term == self.term
+                (!pre_vote || testpoints::mutant(Mutant::PreVoteCounted)) && term == self.term
             }
             RoleState::Follower(_) | RoleState::Leader(_) => false,
         };
@@ -328,7 +332,7 @@ impl RaftNode {
             RoleState::Follower(_) | RoleState::Leader(_) => return,
         };
         let votes = |id: NodeId| candidacy.votes.get(&id).copied();
-        let config = if proof::mutant(Mutant::ConfigByApply) {
+        let config = if testpoints::mutant(Mutant::ConfigByApply) {
             self.membership.at(self.log.applied())
         } else {
             self.membership.current()
@@ -364,13 +368,13 @@ impl RaftNode {
             let matters_max = PRE_VOTES_AT_FULL_PACE + PRE_VOTE_DOUBLINGS_MAX;
             self.pre_votes_refused = (self.pre_votes_refused + 1).min(matters_max);
         }
-        self.stand_back();
+        self.abort_campaign();
         if let RoleState::Follower(follower) = &mut self.role
             && !pre_vote
         {
             // The vote was split; a pre-vote quorum was there a moment ago.
-            proof::mark(Mark::VoteSplit);
-            let delay_ticks = self.chance.between(1, self.config.loss_delay_ticks_max);
+            testpoints::mark(Mark::VoteSplit);
+            let delay_ticks = self.rng.between(1, self.config.leader_lost_delay_ticks_max);
             follower.campaign_in_ticks = Some(delay_ticks);
         }
     }

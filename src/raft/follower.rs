@@ -4,7 +4,7 @@
 //! `owed`". It is paid as far as the disk has come, so a group of batches that become durable
 //! together is confirmed together, and nothing is confirmed before it is durable.
 
-use crate::proof::{self, Mark, Mutant};
+use crate::testpoints::{self, Mark, Mutant};
 
 use super::message::{Body, Refusal};
 use super::node::{RaftNode, RoleState};
@@ -26,7 +26,7 @@ pub struct Follower {
     /// The connection to the leader broke, and it has not been heard since.
     pub(super) link_lost: bool,
     /// The log matches the leader's up to here: to be confirmed.
-    pub(super) owed: Option<Index>,
+    pub(super) pending_ack: Option<Index>,
     /// Confirmed, or durable before this leader came.
     pub(super) confirmed: Index,
     /// To whom the leader hands over, as it last said.
@@ -44,7 +44,7 @@ impl Follower {
             timeout_ticks,
             campaign_in_ticks: None,
             link_lost: false,
-            owed: None,
+            pending_ack: None,
             confirmed: persisted,
             successor: None,
             reads: ForwardedReads::default(),
@@ -62,7 +62,7 @@ impl Follower {
     }
 
     /// Another member is ahead in asking for pre-votes: do not cross it.
-    pub fn give_way(&mut self, ticks: u32) {
+    pub fn defer_campaign(&mut self, ticks: u32) {
         self.campaign_in_ticks = self.campaign_in_ticks.map(|due| due.max(ticks + 1));
     }
 
@@ -123,7 +123,7 @@ impl RaftNode {
         }
         let upto = Index(prev.index.0 + entries.len() as u64);
         self.splice(entries);
-        self.owe(upto);
+        self.set_pending_ack(upto);
         // What comes after `upto` has not been compared with the leader's log.
         self.log.commit_to(commit.min(upto));
     }
@@ -140,7 +140,7 @@ impl RaftNode {
         else {
             return Some((prev, entries));
         };
-        proof::mark(Mark::CommittedSkipped);
+        testpoints::mark(Mark::CommittedSkipped);
         let excess = usize::try_from(excess).unwrap_or(usize::MAX).min(entries.len());
         let rest = entries.split_off(excess);
         let known = |id: EntryId| self.log.term_at(id.index).is_none_or(|term| term == id.term);
@@ -152,18 +152,19 @@ impl RaftNode {
     fn splice(&mut self, mut entries: Vec<Entry>) {
         let held = entries.iter().take_while(|entry| self.log.holds(entry.id)).count();
         let new =
-            if proof::mutant(Mutant::CutMatching) { entries } else { entries.split_off(held) };
+            if testpoints::mutant(Mutant::CutMatching) { entries } else { entries.split_off(held) };
         let Some(first) = new.first() else { return };
         let from = first.id.index;
         if from <= self.log.last().index {
-            proof::mark(Mark::ConflictTruncate);
+            testpoints::mark(Mark::ConflictTruncate);
             self.log.truncate(from);
-            if !proof::mutant(Mutant::ConfigOutlivesCut) {
+            if !testpoints::mutant(Mutant::ConfigOutlivesCut) {
                 self.membership.truncate(from);
             }
             if let RoleState::Follower(follower) = &mut self.role {
                 follower.confirmed = follower.confirmed.min(from.prev());
-                follower.owed = follower.owed.map(|owed| owed.min(from.prev()));
+                follower.pending_ack =
+                    follower.pending_ack.map(|pending_ack| pending_ack.min(from.prev()));
             }
         }
         for entry in new {
@@ -173,30 +174,34 @@ impl RaftNode {
     }
 
     /// The log matches the leader's up to `upto`: tell it, once that is durable.
-    pub(super) fn owe(&mut self, upto: Index) {
+    pub(super) fn set_pending_ack(&mut self, upto: Index) {
         if let RoleState::Follower(follower) = &mut self.role {
-            follower.owed = follower.owed.max(Some(upto));
+            follower.pending_ack = follower.pending_ack.max(Some(upto));
         }
     }
 
     /// Confirms to the leader as much of what it is owed as is durable.
-    pub(super) fn pay_owed(&mut self) {
+    pub(super) fn send_pending_ack(&mut self) {
         let persisted = self.log.persisted();
         let RoleState::Follower(follower) = &mut self.role else {
             return;
         };
-        let (Some(leader), Some(owed)) = (follower.leader, follower.owed) else {
+        let (Some(leader), Some(pending_ack)) = (follower.leader, follower.pending_ack) else {
             return;
         };
-        let last = if proof::mutant(Mutant::AckUndurable) { owed } else { owed.min(persisted) };
-        let in_full = last == owed;
+        let last = if testpoints::mutant(Mutant::AckUndurable) {
+            pending_ack
+        } else {
+            pending_ack.min(persisted)
+        };
+        let in_full = last == pending_ack;
         if in_full {
-            follower.owed = None;
+            follower.pending_ack = None;
         }
         // In part, too: under a steady stream of appends there is always something not durable yet.
         if in_full || last > follower.confirmed {
             if !in_full {
-                proof::mark(Mark::ConfirmedInPart);
+                testpoints::mark(Mark::ConfirmedInPart);
             }
             follower.confirmed = follower.confirmed.max(last);
             self.send(leader, Body::Appended { last });
@@ -223,7 +228,7 @@ impl RaftNode {
 
     /// The connection to the leader broke.
     pub(super) fn leader_link_lost(&mut self) {
-        let delay_ticks = self.chance.between(1, self.config.loss_delay_ticks_max);
+        let delay_ticks = self.rng.between(1, self.config.leader_lost_delay_ticks_max);
         let RoleState::Follower(follower) = &mut self.role else {
             return;
         };

@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 
-use crate::proof::{self, Mark, Mutant};
+use crate::testpoints::{self, Mark, Mutant};
 
 use super::types::{Entry, EntryId, Index, PersistSeq, Term};
 
@@ -192,8 +192,8 @@ impl Log {
         self.persisted = self.persisted.min(kept);
         self.issued = self.issued.min(kept);
         for batch in self.batches.iter_mut().filter(|batch| batch.upto > kept) {
-            proof::mark(Mark::WriteOvertaken);
-            if !proof::mutant(Mutant::OvertakenWriteCounted) {
+            testpoints::mark(Mark::WriteOvertaken);
+            if !testpoints::mutant(Mutant::OvertakenWriteCounted) {
                 batch.upto = kept;
             }
         }
@@ -204,7 +204,7 @@ impl Log {
         assert!(last.index > self.committed, "a snapshot of the past brings nothing");
         // What was committed is part of the snapshot's past; nothing else on disk is vouched for
         // until the snapshot is there too.
-        self.persisted = if proof::mutant(Mutant::SnapshotUnsaved) {
+        self.persisted = if testpoints::mutant(Mutant::SnapshotUnsaved) {
             last.index
         } else {
             self.persisted.min(self.committed)
@@ -259,7 +259,7 @@ impl Log {
         if self.applied < self.base.index || self.handed_bytes >= bytes_max {
             return Vec::new();
         }
-        let upto = if proof::mutant(Mutant::ApplyUndurable) {
+        let upto = if testpoints::mutant(Mutant::ApplyUndurable) {
             self.committed
         } else {
             self.committed.min(self.persisted)

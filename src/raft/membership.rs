@@ -36,7 +36,7 @@ impl Membership {
     }
 
     /// The configuration in force, if it changed since this was last asked.
-    pub fn take_news(&mut self) -> Option<Configuration> {
+    pub fn take_changed(&mut self) -> Option<Configuration> {
         std::mem::take(&mut self.news).then(|| self.current().clone())
     }
 

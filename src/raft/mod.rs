@@ -2,11 +2,11 @@
 //!
 //! A cluster of members keeps identical logs of commands although messages get lost, repeated,
 //! delayed and reordered and members stop, crash and come back. This room decides what stands in
-//! the log and how far it is final. It is pure: no clock, no socket, no disk, no chance of its
+//! the log and how far it is final. It is pure: no clock, no socket, no disk, no randomness of its
 //! own. Time is [`RaftNode::tick`], a message is [`RaftNode::step`], the disk reports
-//! [`RaftNode::persisted`], chance is a seed in [`Config`], and everything that is to be done comes
-//! out of [`RaftNode::ready`]. The same inputs give the same outputs, bit for bit, which is what
-//! lets a simulator replay a run from its seed and a model checker explore every order.
+//! [`RaftNode::persisted`], randomness is a seed in [`Config`], and everything that is to be done
+//! comes out of [`RaftNode::ready`]. The same inputs give the same outputs, bit for bit, which is
+//! what lets a simulator replay a run from its seed and a model checker explore every order.
 //!
 //! References are to the extended Raft paper (Ongaro and Ousterhout, 2014: "§5.3") and to Ongaro's
 //! dissertation (2014: "thesis §6.4").
@@ -15,7 +15,7 @@
 //!
 //! *Terms* (§5.1). Time is cut into terms, each with at most one leader. Every message carries its
 //! sender's term; a member that learns of a higher one follows it, and refuses what is of a lower
-//! one. This is settled in one place, `gate`, before anything else looks at a message.
+//! one. This is settled in one place, `step`, before anything else looks at a message.
 //!
 //! *Elections* (§5.2, §5.4.1; `election`). A member that misses its leader asks for votes; a
 //! majority makes it leader. A member votes once a term, and only for a log that has at least what
@@ -94,8 +94,8 @@ pub mod notice;
 pub mod ready;
 pub mod status;
 
-mod gate;
 mod standing;
+mod step;
 
 mod detector;
 mod election;
@@ -114,8 +114,8 @@ mod log;
 mod membership;
 mod progress;
 
-mod chance;
 mod quorum;
+mod rng;
 
 #[cfg(feature = "sim")]
 pub mod canonical;
@@ -124,15 +124,15 @@ pub mod canonical;
 mod testing;
 
 pub use change::{
-    ADDRESS_BYTES_MAX, ATTRIBUTE_BYTES_MAX, Aim, CHANGES_MAX, Change, ChangeError, MEMBERS_MAX,
-    REMOVED_MAX,
+    ADDRESS_BYTES_MAX, ATTRIBUTE_BYTES_MAX, CHANGES_MAX, Change, ChangeError, MEMBERS_MAX,
+    REMOVED_MAX, TargetRole,
 };
 pub use config::{Config, Restored};
 pub use message::{Body, Message, Refusal};
 pub use node::RaftNode;
 pub use notice::{Cause, Notice};
-pub use ready::{Persist, ReadGrant, Ready, Role, Transition};
-pub use snapshot::LogRoom;
+pub use ready::{Persist, ReadState, Ready, Role, SoftState};
+pub use snapshot::LogCacheLimits;
 pub use status::{PeerState, PeerStatus, Status};
 pub use transfer::TransferError;
 pub use types::{

@@ -1,7 +1,7 @@
 //! The node: all state of one member, what goes in and what comes out.
 //!
 //! Inputs (`step`, `tick`, `propose`, `persisted`, …) change state and fill an outbox; `ready`
-//! drains it. What a node does with an input lives with its subject: `gate` (terms), `election`,
+//! drains it. What a node does with an input lives with its subject: `step` (terms), `election`,
 //! `follower`, `replication`, `snapshot`, `read_index`, `proposal`, `transfer`.
 //!
 //! One rule covers every message that leaves: the term and vote at the time of sending are on disk
@@ -10,9 +10,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::proof::{self, Mutant};
+use crate::testpoints::{self, Mutant};
 
-use super::chance::Chance;
 use super::config::{Config, Restored};
 use super::detector::Detector;
 use super::election::Candidacy;
@@ -22,8 +21,9 @@ use super::membership::Membership;
 use super::message::{Body, Message, Refusal};
 use super::notice::{Cause, Notice};
 use super::proposal::Forwards;
-use super::ready::{Persist, ReadGrant, Ready, Role, Transition};
+use super::ready::{Persist, ReadState, Ready, Role, SoftState};
 use super::replication::Leader;
+use super::rng::Rng;
 use super::standing::Standing;
 use super::types::{HardState, Index, NodeId, PersistSeq, RequestId, SnapshotMeta, Term};
 
@@ -35,7 +35,7 @@ const MESSAGES_WAITING_MAX: usize = 4096;
 /// ride on the next batch, and must not wait for tens of megabytes.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// One member of the cluster, without clock, network, disk or chance of its own.
+/// One member of the cluster, without clock, network, disk or randomness of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RaftNode {
     pub(super) config: Config,
@@ -49,7 +49,7 @@ pub struct RaftNode {
     pub(super) membership: Membership,
     pub(super) standing: Standing,
     /// A member said that this one was removed.
-    pub(super) told_removed: bool,
+    pub(super) removal_notified: bool,
     /// The address at which each peer was last reached by a connection of this member, or `None`
     /// if it has not been reached yet. A peer without an entry: the caller does not report that.
     pub(super) reached: BTreeMap<NodeId, Option<String>>,
@@ -59,8 +59,8 @@ pub struct RaftNode {
     pub(super) disk: DiskCursor,
     pub(super) out: Outbox,
     /// What the last `Ready` told of term, role and leader.
-    pub(super) reported: Transition,
-    pub(super) chance: Chance,
+    pub(super) reported: SoftState,
+    pub(super) rng: Rng,
 }
 
 /// The roles of §5.2, each with what is valid in it alone.
@@ -105,7 +105,7 @@ impl DiskCursor {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outbox {
     pub(super) messages: Vec<Message>,
-    pub(super) reads: Vec<ReadGrant>,
+    pub(super) reads: Vec<ReadState>,
     pub(super) refused: Vec<(RequestId, Refusal)>,
     pub(super) snapshots_wanted: Vec<NodeId>,
     /// For logs; bounded by [`NOTICES_MAX`](super::notice::NOTICES_MAX).
@@ -123,8 +123,8 @@ impl RaftNode {
         }
         let log = Log::new(base.last, entries, hard_state.commit, applied);
         assert!(log.last().term <= hard_state.term, "the term is durable before its entries");
-        let mut chance = Chance::new(config.seed, config.id.get());
-        let timeout_ticks = chance.between(config.election_ticks_min, config.election_ticks_max);
+        let mut rng = Rng::new(config.seed, config.id.get());
+        let timeout_ticks = rng.between(config.election_ticks_min, config.election_ticks_max);
         let follower = Follower::new(None, timeout_ticks, log.persisted());
         let node = Self {
             term: hard_state.term,
@@ -135,14 +135,14 @@ impl RaftNode {
             log,
             membership,
             standing: Standing::default(),
-            told_removed: false,
+            removal_notified: false,
             reached: BTreeMap::new(),
             pre_votes_refused: 0,
             forwards: Forwards::after_restart(),
             disk: DiskCursor::default(),
             out: Outbox::default(),
-            reported: Transition { term: hard_state.term, role: Role::Follower, leader: None },
-            chance,
+            reported: SoftState { term: hard_state.term, role: Role::Follower, leader: None },
+            rng,
             config,
         };
         node.assert_invariants();
@@ -218,12 +218,12 @@ impl RaftNode {
     pub fn ready(&mut self) -> Ready {
         self.start_read_round();
         self.replicate();
-        self.pay_owed();
+        self.send_pending_ack();
         let mut ready = Ready::default();
         if self.disk.dirty || self.log.needs_batch() {
             ready.persist = Some(self.next_batch());
         }
-        if self.disk.hard_state_durable() || proof::mutant(Mutant::RevealEarly) {
+        if self.disk.hard_state_durable() || testpoints::mutant(Mutant::RevealEarly) {
             ready.messages = std::mem::take(&mut self.out.messages);
         }
         self.out.messages.truncate(MESSAGES_WAITING_MAX);
@@ -232,11 +232,11 @@ impl RaftNode {
         ready.refused = std::mem::take(&mut self.out.refused);
         ready.snapshots_wanted = std::mem::take(&mut self.out.snapshots_wanted);
         ready.notices = std::mem::take(&mut self.out.notices);
-        ready.configuration = self.membership.take_news();
-        let now = Transition { term: self.term, role: self.role(), leader: self.leader() };
+        ready.configuration = self.membership.take_changed();
+        let now = SoftState { term: self.term, role: self.role(), leader: self.leader() };
         if now != self.reported {
             self.reported = now;
-            ready.transition = Some(now);
+            ready.soft_state = Some(now);
         }
         self.assert_invariants();
         ready
@@ -250,7 +250,7 @@ impl RaftNode {
         if disk.dirty {
             disk.dirty = false;
             disk.hard_state_in = seq;
-            if !proof::mutant(Mutant::RevealEarly) {
+            if !testpoints::mutant(Mutant::RevealEarly) {
                 messages_after = std::mem::take(&mut self.out.messages);
             }
         }
@@ -305,7 +305,7 @@ impl RaftNode {
         self.term_leader = None;
         self.pre_votes_refused = 0;
         self.forwards = Forwards::in_new_term();
-        if !proof::mutant(Mutant::TermUnsaved) {
+        if !testpoints::mutant(Mutant::TermUnsaved) {
             self.disk.hard_state_changed();
         }
     }

@@ -132,7 +132,7 @@ impl RaftNode {
             return;
         };
         let is_silent = |voter: &NodeId| {
-            leader.peers.get(voter).is_none_or(|progress| progress.silent_ticks >= ticks)
+            leader.peers.get(voter).is_none_or(|progress| progress.ticks_since_contact >= ticks)
         };
         let silent = self.other_voters().filter(is_silent).collect();
         self.out.note(Notice::QuorumLost { silent, ticks });

@@ -22,19 +22,19 @@ pub struct Progress {
     pub(super) next: Index,
     pub(super) state: ProgressState,
     /// Ticks since it was last heard from, but for those at which this member did not listen.
-    pub(super) silent_ticks: u32,
+    pub(super) ticks_since_contact: u32,
     /// Those.
     pub(super) missed_ticks: u32,
     /// The latest read round that it confirmed.
     pub(super) round_confirmed: u64,
     /// The commit index it was last told.
-    pub(super) commit_told: Index,
+    pub(super) commit_sent: Index,
     /// Somebody there waits for this to be committed: a proposal or a read that it passed on.
-    pub(super) commit_awaited: Index,
+    pub(super) commit_wanted: Index,
     /// How a learner keeps up.
     pub(super) round: CatchUpRound,
     /// Since the last heartbeat, it was already looked into whether messages to it got lost.
-    pub(super) prodded: bool,
+    pub(super) resend_checked: bool,
     /// Snapshots that failed to arrive since the last that did.
     pub(super) snapshot_failures: u32,
     /// No snapshot is sent before so many ticks have passed.
@@ -80,7 +80,7 @@ pub enum ProgressState {
         paused: bool,
     },
     /// Its log agrees up to what was sent: stream.
-    Replicate(Window),
+    Replicate(Inflights),
     /// It waits for a snapshot.
     Snapshot {
         /// Ticks since the snapshot was asked for.
@@ -90,13 +90,13 @@ pub enum ProgressState {
 
 /// Appends on their way, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Window {
+pub struct Inflights {
     /// Index of the last entry, and bytes, of each.
     pub(super) messages: VecDeque<(Index, usize)>,
     pub(super) bytes: usize,
 }
 
-impl Window {
+impl Inflights {
     /// Whether one more has to wait.
     pub fn is_full(&self, messages_max: usize, bytes_max: usize) -> bool {
         self.messages.len() >= messages_max || self.bytes >= bytes_max
@@ -124,13 +124,13 @@ impl Progress {
             matched: Index(0),
             next,
             state: ProgressState::Probe { paused: false },
-            silent_ticks: 0,
+            ticks_since_contact: 0,
             missed_ticks: 0,
             round_confirmed: 0,
-            commit_told: Index(0),
-            commit_awaited: Index(0),
+            commit_sent: Index(0),
+            commit_wanted: Index(0),
             round: CatchUpRound { goal: next.prev(), ticks: 0, kept_up: false },
-            prodded: false,
+            resend_checked: false,
             snapshot_failures: 0,
             snapshot_rest_ticks: 0,
         }
@@ -164,14 +164,14 @@ impl Progress {
             ProgressState::Replicate(window) => window.free_to(index),
             ProgressState::Probe { .. } => {
                 self.next = self.matched.next();
-                self.state = ProgressState::Replicate(Window::default());
+                self.state = ProgressState::Replicate(Inflights::default());
                 self.snapshot_arrived();
             }
             ProgressState::Snapshot { .. } => {
                 // However it got there: once the log reaches back to it, no snapshot is needed.
                 if self.matched >= log_base {
                     self.next = self.matched.next();
-                    self.state = ProgressState::Replicate(Window::default());
+                    self.state = ProgressState::Replicate(Inflights::default());
                     self.snapshot_arrived();
                 }
             }
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn the_window_counts_messages_and_bytes() {
-        let mut window = Window::default();
+        let mut window = Inflights::default();
         assert!(!window.is_full(2, 100));
         window.push(Index(1), 40);
         assert!(!window.is_full(2, 100));
@@ -309,7 +309,7 @@ mod tests {
         assert!(!window.is_full(2, 41));
         assert!(window.is_full(2, 40));
         window.free_to(Index(9));
-        assert_eq!(window, Window::default());
+        assert_eq!(window, Inflights::default());
     }
 
     #[test]
@@ -355,7 +355,7 @@ mod tests {
         progress.sent(Index(3), 9);
         assert_eq!(progress.next(), Index(1), "a probe promises nothing");
         progress.confirm(Index(3), Index(0));
-        assert_eq!(progress.state(), &ProgressState::Replicate(Window::default()));
+        assert_eq!(progress.state(), &ProgressState::Replicate(Inflights::default()));
         assert_eq!(progress.next(), Index(4));
     }
 
@@ -367,7 +367,7 @@ mod tests {
         progress.confirm(Index(4), Index(9));
         assert_eq!(progress.state(), &ProgressState::Snapshot { waited_ticks: 0 });
         progress.confirm(Index(9), Index(9));
-        assert_eq!(progress.state(), &ProgressState::Replicate(Window::default()));
+        assert_eq!(progress.state(), &ProgressState::Replicate(Inflights::default()));
         assert_eq!((progress.matched(), progress.next()), (Index(9), Index(10)));
     }
 

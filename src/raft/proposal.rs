@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::proof::{self, Mark, Mutant};
+use crate::testpoints::{self, Mark, Mutant};
 
 use super::message::{Body, Refusal};
 use super::node::{RaftNode, RoleState};
@@ -29,7 +29,7 @@ pub struct Forwards {
 impl Forwards {
     /// After a restart: this member may have led the term before, and have forgotten.
     pub fn after_restart() -> Self {
-        let complete = proof::mutant(Mutant::RefusesForgotten);
+        let complete = testpoints::mutant(Mutant::RefusesForgotten);
         Self { dealt_with: BTreeMap::new(), changes: BTreeMap::new(), complete }
     }
 
@@ -53,9 +53,9 @@ impl Forwards {
         proposals.retain(|proposal| {
             let news = proposal.id.sequence > *highest;
             if !news {
-                proof::mark(Mark::ProposalRepeated);
+                testpoints::mark(Mark::ProposalRepeated);
             }
-            news || proof::mutant(Mutant::ProposalTwice)
+            news || testpoints::mutant(Mutant::ProposalTwice)
         });
         if let Some(last) = proposals.last() {
             *highest = last.id.sequence;
@@ -91,7 +91,7 @@ impl RaftNode {
     /// A follower passes on what its clients propose. Its message is of this term.
     pub(super) fn handle_propose(&mut self, from: NodeId, proposals: Vec<Proposal>) {
         if !self.forwards.complete {
-            proof::mark(Mark::ProposalUnanswered);
+            testpoints::mark(Mark::ProposalUnanswered);
             return;
         }
         let proposals = self.forwards.fresh(from, proposals);
@@ -124,8 +124,8 @@ impl RaftNode {
         let RoleState::Leader(leader) = &self.role else {
             unreachable!("only the leader appends");
         };
-        if leader.transfer.is_some() && !proof::mutant(Mutant::ProposeInTransfer) {
-            proof::mark(Mark::ProposalInTransfer);
+        if leader.transfer.is_some() && !testpoints::mutant(Mutant::ProposeInTransfer) {
+            testpoints::mark(Mark::ProposalInTransfer);
             return Some((proposals.iter().map(|one| one.id).collect(), Refusal::Transferring));
         }
         let mut proposals = proposals.into_iter();

@@ -4,7 +4,7 @@
 //! what is committed, who has won, which read round is confirmed, how lately a quorum was heard.
 //! Values are sorted afresh each time: nothing is kept that could fall out of order.
 
-use crate::proof::{self, Mutant};
+use crate::testpoints::{self, Mutant};
 
 use super::types::{Configuration, NodeId};
 use std::collections::BTreeSet;
@@ -18,17 +18,17 @@ pub const fn majority(voters_count: usize) -> usize {
 /// None without voters: nobody decides nothing.
 pub fn reached<T: Ord + Copy>(config: &Configuration, value: impl Fn(NodeId) -> T) -> Option<T> {
     let counted =
-        if proof::mutant(Mutant::LearnerCounted) { &config.members() } else { &config.voters };
+        if testpoints::mutant(Mutant::LearnerCounted) { &config.members() } else { &config.voters };
     let incoming = reached_by(counted, &value)?;
     Some(match reached_by(&config.outgoing, &value) {
-        Some(outgoing) if !proof::mutant(Mutant::JointCommitHalf) => incoming.min(outgoing),
+        Some(outgoing) if !testpoints::mutant(Mutant::JointCommitHalf) => incoming.min(outgoing),
         Some(_) | None => incoming,
     })
 }
 
 fn reached_by<T: Ord + Copy>(voters: &BTreeSet<NodeId>, value: impl Fn(NodeId) -> T) -> Option<T> {
     let mut values: Vec<T> = voters.iter().map(|id| value(*id)).collect();
-    if !proof::mutant(Mutant::QuorumUnsorted) {
+    if !testpoints::mutant(Mutant::QuorumUnsorted) {
         values.sort_unstable();
     }
     // Sorted upwards, the value at len - majority is reached by a majority.
@@ -49,7 +49,7 @@ pub enum Tally {
 /// Counts votes: `Some(true)` for, `Some(false)` against, `None` not in yet.
 pub fn tally(config: &Configuration, vote: impl Fn(NodeId) -> Option<bool>) -> Tally {
     let incoming = tally_of(&config.voters, &vote);
-    if config.outgoing.is_empty() || proof::mutant(Mutant::JointVoteHalf) {
+    if config.outgoing.is_empty() || testpoints::mutant(Mutant::JointVoteHalf) {
         return incoming;
     }
     match (incoming, tally_of(&config.outgoing, &vote)) {

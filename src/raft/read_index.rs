@@ -12,12 +12,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::proof::{self, Mark, Mutant};
+use crate::testpoints::{self, Mark, Mutant};
 
 use super::message::{Body, Refusal};
 use super::node::{RaftNode, RoleState};
 use super::quorum;
-use super::ready::ReadGrant;
+use super::ready::ReadState;
 use super::types::{Index, NodeId, RequestId};
 
 /// A forwarded read is given up after this many election timeouts. Whoever still waits has asked
@@ -61,7 +61,7 @@ impl ReadRounds {
     /// Lets `id` ride the next round.
     pub fn add(&mut self, id: RequestId) {
         match &mut self.current {
-            Some(round) if proof::mutant(Mutant::ReadJoinsRound) => round.reads.push(id),
+            Some(round) if testpoints::mutant(Mutant::ReadJoinsRound) => round.reads.push(id),
             Some(_) | None => self.queue.push(id),
         }
     }
@@ -71,7 +71,7 @@ impl ReadRounds {
         if self.current.is_some() || self.queue.is_empty() {
             return None;
         }
-        if self.round == 0 || !proof::mutant(Mutant::ReadRoundReused) {
+        if self.round == 0 || !testpoints::mutant(Mutant::ReadRoundReused) {
             self.round += 1;
         }
         self.current = Some(Round { index: committed, reads: std::mem::take(&mut self.queue) });
@@ -192,7 +192,7 @@ impl RaftNode {
             && follower.leader == Some(from)
             && follower.reads.remove(id)
         {
-            self.out.reads.push(ReadGrant { id, index });
+            self.out.reads.push(ReadState { id, index });
         }
     }
 
@@ -201,13 +201,13 @@ impl RaftNode {
         let committed = self.log.committed();
         // §8, thesis §6.4: without an own-term commit, the commit index may be of the past.
         let own_commit = self.log.term_at(committed) == Some(self.term)
-            || proof::mutant(Mutant::ReadBeforeCommit);
+            || testpoints::mutant(Mutant::ReadBeforeCommit);
         let RoleState::Leader(leader) = &mut self.role else {
             return;
         };
         if !own_commit {
             if leader.reads.pending() > 0 {
-                proof::mark(Mark::ReadBeforeFirstCommit);
+                testpoints::mark(Mark::ReadBeforeFirstCommit);
             }
             return;
         }
@@ -228,7 +228,7 @@ impl RaftNode {
         let own_round = leader.reads.round();
         let id = self.config.id;
         let confirmed = quorum::reached(self.membership.current(), |voter| {
-            let sure = voter == id || proof::mutant(Mutant::ReadUnconfirmed);
+            let sure = voter == id || testpoints::mutant(Mutant::ReadUnconfirmed);
             if sure { own_round } else { leader.round_confirmed(voter) }
         });
         let Some((index, reads)) = confirmed.and_then(|round| leader.reads.confirmed(round)) else {
@@ -237,11 +237,11 @@ impl RaftNode {
         let mut answers = Vec::new();
         for id in reads {
             if id.origin == self.config.id {
-                self.out.reads.push(ReadGrant { id, index });
+                self.out.reads.push(ReadState { id, index });
                 continue;
             }
             if let Some(progress) = leader.peers.get_mut(&id.origin) {
-                progress.commit_awaited = progress.commit_awaited.max(index);
+                progress.commit_wanted = progress.commit_wanted.max(index);
             }
             answers.push((id, index));
         }

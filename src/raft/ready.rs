@@ -27,13 +27,13 @@ pub struct Ready {
     /// To apply, in order: committed, and durable here.
     pub committed: Vec<Entry>,
     /// Reads of this member that may be served once `index` is applied.
-    pub reads: Vec<ReadGrant>,
+    pub reads: Vec<ReadState>,
     /// Proposals and reads of this member that will have no effect.
     pub refused: Vec<(RequestId, Refusal)>,
     /// Followers that need a snapshot: the log no longer reaches back to what they lack.
     pub snapshots_wanted: Vec<NodeId>,
     /// The role, the term or the leader changed since the last `Ready`.
-    pub transition: Option<Transition>,
+    pub soft_state: Option<SoftState>,
     /// The membership in force is another than before: whom to reach, and where.
     pub configuration: Option<Configuration>,
     /// What happened in elections, for logs, in order.
@@ -49,7 +49,7 @@ impl Ready {
             && self.reads.is_empty()
             && self.refused.is_empty()
             && self.snapshots_wanted.is_empty()
-            && self.transition.is_none()
+            && self.soft_state.is_none()
             && self.configuration.is_none()
             && self.notices.is_empty()
     }
@@ -74,7 +74,7 @@ pub struct Persist {
 
 /// Permission to serve a read (thesis §6.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ReadGrant {
+pub struct ReadState {
     /// The read.
     pub id: RequestId,
     /// What must have been applied.
@@ -83,7 +83,7 @@ pub struct ReadGrant {
 
 /// What the outside sees of an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Transition {
+pub struct SoftState {
     /// The term now.
     pub term: Term,
     /// The role now.

@@ -12,7 +12,7 @@
 //! change that took them out, so that they know; whoever missed it asks for votes one day, and is
 //! told then.
 
-use crate::proof::{self, Mark, Mutant};
+use crate::testpoints::{self, Mark, Mutant};
 
 use super::change::{Change, ChangeError};
 use super::config::Config;
@@ -78,12 +78,12 @@ impl RaftNode {
     ) -> Result<(), ChangeError> {
         let underway =
             self.membership.current().is_joint() || self.membership.since() > self.log.committed();
-        if underway && !proof::mutant(Mutant::ChangesAtOnce) {
-            proof::mark(Mark::SecondChangeRefused);
-            return Err(ChangeError::UnderWay);
+        if underway && !testpoints::mutant(Mutant::ChangesAtOnce) {
+            testpoints::mark(Mark::SecondChangeRefused);
+            return Err(ChangeError::InProgress);
         }
         if self.log.term_at(self.log.committed()) != Some(self.term) {
-            return Err(ChangeError::Unsettled);
+            return Err(ChangeError::LeaderNotReady);
         }
         // What a member says of itself is not the occasion to fix where all are reached: until the
         // membership changes, their operators may still say so.
@@ -92,7 +92,7 @@ impl RaftNode {
         let target = Configuration { request, ..present.changed(changes)? };
         self.check_feasible(&present, &target)?;
         let next = present.towards(target);
-        proof::mark(if next.is_joint() { Mark::JointEntered } else { Mark::LearnerChanged });
+        testpoints::mark(if next.is_joint() { Mark::JointEntered } else { Mark::LearnerChanged });
         self.append_configuration(next);
         Ok(())
     }
@@ -126,7 +126,7 @@ impl RaftNode {
         let there = |voter: NodeId| self.is_reached(voter, target, moves(&voter));
         let in_touch = voters().filter(|voter| self.in_touch(*voter) && there(*voter)).count();
         let enough = in_touch >= majority(target.voters.len());
-        if !enough && !proof::mutant(Mutant::QuorumGivenUp) {
+        if !enough && !testpoints::mutant(Mutant::QuorumGivenUp) {
             return Err(ChangeError::NoQuorum);
         }
         Ok(())
@@ -136,7 +136,7 @@ impl RaftNode {
     /// this member overrides that. If it `moves` only now, it must have been reached there already,
     /// or count as out of touch until it is.
     fn is_reached(&self, voter: NodeId, config: &Configuration, moves: bool) -> bool {
-        if voter == self.config.id || proof::mutant(Mutant::MovedCounted) {
+        if voter == self.config.id || testpoints::mutant(Mutant::MovedCounted) {
             return true;
         }
         let reached = match self.reached.get(&voter) {
@@ -155,7 +155,7 @@ impl RaftNode {
         let silent_max = self.config.election_ticks_max;
         voter == self.config.id
             || self.progress(voter).is_some_and(|progress| {
-                progress.silent_ticks < silent_max
+                progress.ticks_since_contact < silent_max
                     && !matches!(progress.state(), ProgressState::Probe { .. })
             })
     }
@@ -166,7 +166,7 @@ impl RaftNode {
         self.progress(learner).is_some_and(|progress| {
             matches!(progress.state(), ProgressState::Replicate(_))
                 && progress.round.keeps_up(election_ticks_max)
-                && progress.silent_ticks < election_ticks_min
+                && progress.ticks_since_contact < election_ticks_min
         })
     }
 
@@ -199,12 +199,12 @@ impl RaftNode {
     }
 
     /// Takes the next step of a change that is committed as far as it goes, whoever began it.
-    pub(super) fn proceed_with_change(&mut self) {
+    pub(super) fn advance_change(&mut self) {
         let RoleState::Leader(leader) = &self.role else {
             return;
         };
         let since = self.membership.since();
-        let settled = since <= self.log.committed() || proof::mutant(Mutant::JointLeftEarly);
+        let settled = since <= self.log.committed() || testpoints::mutant(Mutant::JointLeftEarly);
         let config = self.membership.current();
         if !settled || self.log.term_at(self.log.committed()) != Some(self.term) {
             return;
@@ -212,14 +212,14 @@ impl RaftNode {
         if config.is_joint() {
             let inherited = self.log.term_at(since) != Some(self.term);
             if inherited {
-                proof::mark(Mark::JointInherited);
+                testpoints::mark(Mark::JointInherited);
             }
-            if !inherited || !proof::mutant(Mutant::JointForgotten) {
+            if !inherited || !testpoints::mutant(Mutant::JointForgotten) {
                 let left = config.left();
                 self.append_configuration(left);
             }
         } else if !config.is_member(self.config.id) && leader.transfer.is_none() {
-            proof::mark(Mark::RemovedLeaderHandsOver);
+            testpoints::mark(Mark::RemovedLeaderHandsOver);
             // The core refuses when nobody can take over: it is tried again with every tick.
             let _ = self.transfer_leadership(None);
         }
@@ -244,15 +244,15 @@ impl RaftNode {
     }
 
     /// Lets go of members that were taken out, once they were told so or cannot be.
-    pub(super) fn part_with_removed(&mut self) {
+    pub(super) fn drop_removed_peers(&mut self) {
         let silent_max = self.config.election_ticks_max;
         let (config, since) = (self.membership.current(), self.membership.since());
         let RoleState::Leader(leader) = &mut self.role else {
             return;
         };
         leader.peers.retain(|peer, progress| {
-            let told = progress.matched() >= since && progress.commit_told >= since;
-            let gone = progress.silent_ticks > silent_max
+            let told = progress.matched() >= since && progress.commit_sent >= since;
+            let gone = progress.ticks_since_contact > silent_max
                 || matches!(progress.state(), ProgressState::Snapshot { .. });
             config.is_member(*peer) || !(told || gone)
         });
@@ -269,14 +269,14 @@ impl RaftNode {
     pub(super) fn handle_removed(&mut self, from: NodeId) {
         let asked = matches!(self.role, RoleState::PreCandidate(_) | RoleState::Candidate(_));
         if asked && self.membership.knows(from) {
-            proof::mark(Mark::RemovalToldLate);
-            self.told_removed = true;
+            testpoints::mark(Mark::RemovalToldLate);
+            self.removal_notified = true;
         }
     }
 
     /// Whether this member was removed from the cluster, and knows it for certain or was told. It
     /// has nothing more to do.
     pub fn is_removed(&self) -> bool {
-        self.told_removed || self.has_removed(self.config.id)
+        self.removal_notified || self.has_removed(self.config.id)
     }
 }

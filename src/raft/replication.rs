@@ -15,7 +15,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::proof::{self, Mark, Mutant};
+use crate::testpoints::{self, Mark, Mutant};
 
 use super::config::Config;
 use super::log::Log;
@@ -90,7 +90,7 @@ impl RaftNode {
         self.enter(RoleState::Leader(leader));
         // §5.4.2, §8: what earlier terms left behind commits with this.
         let noop = self.next_entry(Payload::Noop);
-        if !proof::mutant(Mutant::NoopForgotten) {
+        if !testpoints::mutant(Mutant::NoopForgotten) {
             self.log.append(noop);
         }
     }
@@ -102,24 +102,25 @@ impl RaftNode {
             return;
         };
         for (id, progress) in &mut leader.peers {
-            progress.silent_ticks = progress.silent_ticks.saturating_add(1).min(silent_max + 1);
+            progress.ticks_since_contact =
+                progress.ticks_since_contact.saturating_add(1).min(silent_max + 1);
             if self.membership.current().learners.contains(id) {
                 progress.round.ticks = progress.round.ticks.saturating_add(1).min(silent_max);
             }
         }
         let heartbeat_due = leader.tick(self.config.heartbeat_ticks);
         // CheckQuorum: a leader that cannot be heard must not keep others from finding a new one.
-        let silent_ticks = self.quorum_silence(|progress| progress.silent_ticks);
-        if silent_ticks.is_none_or(|ticks| ticks >= silent_max) {
-            proof::mark(Mark::QuorumLost);
+        let ticks_since_contact = self.quorum_silence(|progress| progress.ticks_since_contact);
+        if ticks_since_contact.is_none_or(|ticks| ticks >= silent_max) {
+            testpoints::mark(Mark::QuorumLost);
             self.note_quorum_lost(silent_max);
             self.become_follower(None);
             return;
         }
         self.tick_transfer();
         self.tick_snapshots();
-        self.proceed_with_change();
-        self.part_with_removed();
+        self.advance_change();
+        self.drop_removed_peers();
         if heartbeat_due {
             self.broadcast_heartbeat();
         }
@@ -140,8 +141,10 @@ impl RaftNode {
 
     /// For how many ticks of the clock no quorum has been heard; none without voters, or when not
     /// leading.
-    pub(super) fn quorum_silent_ticks(&self) -> Option<u32> {
-        self.quorum_silence(|progress| progress.silent_ticks.saturating_add(progress.missed_ticks))
+    pub fn quorum_contact_ticks(&self) -> Option<u32> {
+        self.quorum_silence(|progress| {
+            progress.ticks_since_contact.saturating_add(progress.missed_ticks)
+        })
     }
 
     /// The same, by what is counted of each peer.
@@ -164,7 +167,7 @@ impl RaftNode {
             return;
         };
         for progress in leader.peers.values_mut() {
-            progress.prodded = false;
+            progress.resend_checked = false;
         }
         let peers: Vec<NodeId> = leader.peers.keys().copied().collect();
         for peer in peers {
@@ -180,12 +183,12 @@ impl RaftNode {
         let Some(progress) = leader.peers.get_mut(&peer) else {
             return;
         };
-        let commit = if proof::mutant(Mutant::HeartbeatCommitsAll) {
+        let commit = if testpoints::mutant(Mutant::HeartbeatCommitsAll) {
             self.log.committed()
         } else {
             progress.matched().min(self.log.committed())
         };
-        progress.commit_told = progress.commit_told.max(commit);
+        progress.commit_sent = progress.commit_sent.max(commit);
         let round = leader.reads.round();
         let successor = leader.successor();
         self.send(peer, Body::Heartbeat { commit, round, successor });
@@ -196,12 +199,14 @@ impl RaftNode {
         let RoleState::Leader(leader) = &self.role else {
             return None;
         };
-        let silent_ticks = leader.peers.get(&from)?.silent_ticks;
+        let ticks_since_contact = leader.peers.get(&from)?.ticks_since_contact;
         // Only then can this end a silence of the quorum that is worth a note.
-        let overdue = silent_ticks > self.config.heartbeat_ticks;
-        let before = if overdue { self.quorum_silence(|one| one.silent_ticks) } else { None };
-        self.progress_mut(from)?.silent_ticks = 0;
-        if let (Some(before), Some(after)) = (before, self.quorum_silence(|one| one.silent_ticks))
+        let overdue = ticks_since_contact > self.config.heartbeat_ticks;
+        let before =
+            if overdue { self.quorum_silence(|one| one.ticks_since_contact) } else { None };
+        self.progress_mut(from)?.ticks_since_contact = 0;
+        if let (Some(before), Some(after)) =
+            (before, self.quorum_silence(|one| one.ticks_since_contact))
             && after < before
         {
             self.detector.observe(before, &self.config);
@@ -240,7 +245,7 @@ impl RaftNode {
         let possible = self.log.highest_possible(limit);
         if let Some(progress) = self.heard_from(from) {
             let news = progress.reject(prev, possible.index);
-            proof::mark(if news { Mark::ProbeMovesBack } else { Mark::StaleRejection });
+            testpoints::mark(if news { Mark::ProbeMovesBack } else { Mark::StaleRejection });
         }
     }
 
@@ -259,7 +264,7 @@ impl RaftNode {
             progress.round_confirmed = round;
             self.release_reads();
         }
-        self.prod(from);
+        self.retransmit_if_stalled(from);
         self.promote_when_due(from);
         self.advance_transfer(from, true);
     }
@@ -268,7 +273,7 @@ impl RaftNode {
     /// out again. In a stream, an empty append after all of it is rejected if any is missing. At
     /// most once a heartbeat: mostly the answer is just under way, and read rounds bring many
     /// replies.
-    fn prod(&mut self, peer: NodeId) {
+    fn retransmit_if_stalled(&mut self, peer: NodeId) {
         let (last, base, commit) = (self.log.last().index, self.log.base(), self.log.committed());
         let RoleState::Leader(leader) = &mut self.role else {
             return;
@@ -276,7 +281,7 @@ impl RaftNode {
         let Some(progress) = leader.peers.get_mut(&peer) else {
             return;
         };
-        if std::mem::replace(&mut progress.prodded, true) {
+        if std::mem::replace(&mut progress.resend_checked, true) {
             return;
         }
         match progress.state() {
@@ -303,12 +308,12 @@ impl RaftNode {
         let (id, persisted) = (self.config.id, self.log.persisted());
         let mut config = self.membership.current();
         let counted = Configuration::of_voters(config.voters.iter().copied().chain([id]));
-        if proof::mutant(Mutant::RemovedCounted) && !config.is_voter(id) {
+        if testpoints::mutant(Mutant::RemovedCounted) && !config.is_voter(id) {
             config = &counted;
         }
         let held = quorum::reached(config, |voter| {
             if voter == id {
-                let undurable = proof::mutant(Mutant::CountUndurable);
+                let undurable = testpoints::mutant(Mutant::CountUndurable);
                 return if undurable { self.log.last().index } else { persisted };
             }
             leader.peers.get(&voter).map_or(Index(0), Progress::matched)
@@ -317,18 +322,18 @@ impl RaftNode {
             return;
         };
         let own_term = self.log.term_at(index) == Some(self.term);
-        if own_term || proof::mutant(Mutant::CommitOldTerm) {
+        if own_term || testpoints::mutant(Mutant::CommitOldTerm) {
             let before = self.log.committed();
             self.log.commit_to(index);
-            self.note_who_waits(before);
-            self.proceed_with_change();
+            self.record_commit_waiters(before);
+            self.advance_change();
         } else {
-            proof::mark(Mark::OldTermWithheld);
+            testpoints::mark(Mark::OldTermWithheld);
         }
     }
 
     /// Whoever passed on a proposal that was committed since `before` waits to hear of it.
-    fn note_who_waits(&mut self, before: Index) {
+    fn record_commit_waiters(&mut self, before: Index) {
         let RoleState::Leader(leader) = &mut self.role else {
             return;
         };
@@ -336,7 +341,7 @@ impl RaftNode {
             if let Payload::Command(proposal) = &entry.payload
                 && let Some(progress) = leader.peers.get_mut(&proposal.id.origin)
             {
-                progress.commit_awaited = entry.id.index;
+                progress.commit_wanted = entry.id.index;
             }
         }
     }
@@ -350,7 +355,7 @@ impl RaftNode {
         let commit_due = std::mem::take(&mut leader.commit_due);
         for (peer, progress) in &mut leader.peers {
             if commit_due {
-                progress.commit_awaited = self.log.committed();
+                progress.commit_wanted = self.log.committed();
             }
             let wants_snapshot = replicate_to(progress, &self.log, &self.config, |body| {
                 messages.push((*peer, body));
@@ -386,11 +391,11 @@ fn replicate_to(
         let idle = progress.next() > last;
         let wait = match progress.state() {
             ProgressState::Probe { paused } => *paused,
-            ProgressState::Replicate(_) if idle => progress.commit_told >= progress.commit_awaited,
+            ProgressState::Replicate(_) if idle => progress.commit_sent >= progress.commit_wanted,
             ProgressState::Replicate(window) => {
                 let full = window.is_full(config.inflight_messages_max, config.inflight_bytes_max);
                 if full {
-                    proof::mark(Mark::WindowFull);
+                    testpoints::mark(Mark::WindowFull);
                 }
                 full
             }
@@ -401,14 +406,14 @@ fn replicate_to(
         }
         let prev = progress.next().prev();
         if prev < log.base().index {
-            if progress.silent_ticks > config.election_ticks_max {
+            if progress.ticks_since_contact > config.election_ticks_max {
                 // Whoever is away needs nothing until it is back.
-                proof::mark(Mark::SnapshotPostponed);
+                testpoints::mark(Mark::SnapshotPostponed);
                 progress.pause();
                 return false;
             }
             if progress.snapshot_rest_ticks > 0 {
-                proof::mark(Mark::SnapshotRested);
+                testpoints::mark(Mark::SnapshotRested);
                 progress.pause();
                 return false;
             }
@@ -419,7 +424,7 @@ fn replicate_to(
         let bytes = entries.iter().map(Entry::size_bytes).sum();
         let upto = entries.last().map_or(prev, |entry| entry.id.index);
         progress.sent(upto, bytes);
-        progress.commit_told = commit;
+        progress.commit_sent = commit;
         send(Body::Append { prev: log.id_at(prev), entries, commit });
     }
 }

@@ -7,7 +7,7 @@
 //! which snapshots fail again and again (its disk is full, say) is sent one after ever longer
 //! rests: each attempt costs the leader's disk and the network as much as the state is large.
 
-use crate::proof::{self, Mark, Mutant};
+use crate::testpoints::{self, Mark, Mutant};
 
 use super::message::Body;
 use super::node::{RaftNode, RoleState};
@@ -19,7 +19,7 @@ const SNAPSHOT_PATIENCE_TIMEOUTS: u32 = 32;
 
 /// What applied entries may take in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogRoom {
+pub struct LogCacheLimits {
     /// Those that only a follower out of touch might want, in bytes.
     pub bytes_max: usize,
     /// Those that a follower in touch lacks, in bytes: at least as much.
@@ -43,7 +43,7 @@ impl RaftNode {
                 if ok {
                     progress.snapshot_arrived();
                 } else {
-                    proof::mark(Mark::SnapshotFailed);
+                    testpoints::mark(Mark::SnapshotFailed);
                     progress.snapshot_failed(timeout_ticks);
                 }
                 let reached = if ok { upto.min(last) } else { Index(0) };
@@ -86,23 +86,23 @@ impl RaftNode {
     pub(super) fn handle_install_snapshot(&mut self, meta: SnapshotMeta) {
         let last = meta.last;
         let stale = last.index <= self.log.committed();
-        let held = self.log.holds(last) && !proof::mutant(Mutant::SnapshotCutsLog);
-        if stale && !proof::mutant(Mutant::StaleSnapshot) {
-            proof::mark(Mark::StaleSnapshotIgnored);
+        let held = self.log.holds(last) && !testpoints::mutant(Mutant::SnapshotCutsLog);
+        if stale && !testpoints::mutant(Mutant::StaleSnapshot) {
+            testpoints::mark(Mark::StaleSnapshotIgnored);
             // Of the past. The leader has what is committed here.
-            self.owe(self.log.committed());
+            self.set_pending_ack(self.log.committed());
         } else if held {
-            proof::mark(Mark::SnapshotHeldAlready);
+            testpoints::mark(Mark::SnapshotHeldAlready);
             // The log has all of it: only the commit index is news (§7).
             self.log.commit_to(last.index);
-            self.owe(last.index);
+            self.set_pending_ack(last.index);
         } else {
-            proof::mark(Mark::SnapshotReplacesLog);
+            testpoints::mark(Mark::SnapshotReplacesLog);
             self.log.restore(last);
-            if !proof::mutant(Mutant::SnapshotKeepsMembership) {
+            if !testpoints::mutant(Mutant::SnapshotKeepsMembership) {
                 self.membership.restore(meta.config);
             }
-            self.owe(last.index);
+            self.set_pending_ack(last.index);
         }
     }
 
@@ -110,7 +110,7 @@ impl RaftNode {
     /// but keeps for a follower in touch what it lacks: one that is sent a snapshot would find the
     /// log gone on beyond it, need another, and never catch up while writes go on. What is left
     /// over goes with the next calls.
-    pub fn shrink_log(&mut self, room: LogRoom) {
+    pub fn shrink_log(&mut self, room: LogCacheLimits) {
         let base = self.log.base().index;
         let held = self.least_matched_in_touch();
         let lacking = held.is_some_and(|held| held <= base);
@@ -119,11 +119,11 @@ impl RaftNode {
             return;
         };
         if lacking {
-            proof::mark(Mark::LaggardGivenUp);
+            testpoints::mark(Mark::LaggardGivenUp);
         }
         let upto = held.filter(|_| !lacking).map_or(excess, |held| excess.min(held));
         if upto < excess {
-            proof::mark(Mark::LogKeptForLaggard);
+            testpoints::mark(Mark::LogKeptForLaggard);
         }
         self.compact(upto);
     }
@@ -134,7 +134,7 @@ impl RaftNode {
             return None;
         };
         let in_touch =
-            |progress: &&Progress| progress.silent_ticks < self.config.election_ticks_max;
+            |progress: &&Progress| progress.ticks_since_contact < self.config.election_ticks_max;
         leader.peers.values().filter(in_touch).map(Progress::matched).min()
     }
 

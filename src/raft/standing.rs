@@ -18,7 +18,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::proof::{self, Mark, Mutant};
+use crate::testpoints::{self, Mark, Mutant};
 
 use super::config::Config;
 use super::message::Body;
@@ -51,7 +51,7 @@ impl RaftNode {
             || self.standing.vouched.contains(&id)
             || self.was_told_of().any(|told| told == id)
             || (self.is_blank() && self.was_told_of().next().is_none())
-            || proof::mutant(Mutant::StrangerFollowed)
+            || testpoints::mutant(Mutant::StrangerFollowed)
     }
 
     /// Whom the operator named, or those named who took this member in.
@@ -77,7 +77,7 @@ impl RaftNode {
 
     /// Somebody unknown has a say if a member knows it.
     pub(super) fn ask_for_members(&mut self) {
-        proof::mark(Mark::StrangerUnheard);
+        testpoints::mark(Mark::StrangerUnheard);
         if self.standing.rest_ticks > 0 {
             return;
         }
@@ -109,7 +109,7 @@ impl RaftNode {
         if news.is_empty() {
             return;
         }
-        proof::mark(Mark::StrangerVouchedFor);
+        testpoints::mark(Mark::StrangerVouchedFor);
         if self.standing.vouched.len() + news.len() > VOUCHED_MAX {
             self.standing.vouched.clear();
         }
@@ -118,7 +118,7 @@ impl RaftNode {
 
     /// The term that a message of `term` may raise this one to.
     pub(super) fn within_reach(&self, term: Term) -> Term {
-        if proof::mutant(Mutant::TermUnbounded) {
+        if testpoints::mutant(Mutant::TermUnbounded) {
             return term;
         }
         term.min(Term(self.term.0.saturating_add(TERM_STEP_MAX)))

@@ -58,7 +58,7 @@ pub struct PeerStatus {
     /// It was heard from within the shortest election timeout.
     pub recent_active: bool,
     /// Ticks since it was heard from; does not count far beyond the longest election timeout.
-    pub silent_ticks: u32,
+    pub ticks_since_contact: u32,
 }
 
 /// How entries travel to a follower.
@@ -128,11 +128,6 @@ impl RaftNode {
         self.log.last().index
     }
 
-    /// Leader only: for how many ticks no quorum was heard from.
-    pub fn quorum_contact_ticks(&self) -> Option<u32> {
-        self.quorum_silent_ticks()
-    }
-
     /// Highest index that the state machine reported.
     pub fn applied_index(&self) -> Index {
         self.log.applied()
@@ -184,7 +179,7 @@ impl RaftNode {
             config: self.membership.current().clone(),
             transferring_to,
             reads_pending,
-            last_quorum_contact_ticks: self.quorum_silent_ticks(),
+            last_quorum_contact_ticks: self.quorum_contact_ticks(),
             peers,
         }
     }
@@ -203,8 +198,8 @@ impl RaftNode {
                 matched: progress.matched(),
                 next: progress.next(),
                 state,
-                recent_active: progress.silent_ticks < self.config.election_ticks_min,
-                silent_ticks: progress.silent_ticks,
+                recent_active: progress.ticks_since_contact < self.config.election_ticks_min,
+                ticks_since_contact: progress.ticks_since_contact,
             };
             (*id, status)
         });

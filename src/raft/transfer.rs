@@ -10,7 +10,7 @@
 
 use thiserror::Error;
 
-use crate::proof::{self, Mark, Mutant};
+use crate::testpoints::{self, Mark, Mutant};
 
 use super::message::Body;
 use super::node::{RaftNode, RoleState};
@@ -85,11 +85,16 @@ impl RaftNode {
         };
         let config = self.membership.current();
         let in_touch = leader.peers.iter().filter(|(id, progress)| {
-            config.voters.contains(id) && progress.silent_ticks < self.config.election_ticks_min
+            config.voters.contains(id)
+                && progress.ticks_since_contact < self.config.election_ticks_min
         });
         // The lowest id among equals: any rule would do, but it must be one.
         let best = in_touch.max_by_key(|(id, progress)| {
-            (progress.matched(), std::cmp::Reverse(progress.silent_ticks), std::cmp::Reverse(**id))
+            (
+                progress.matched(),
+                std::cmp::Reverse(progress.ticks_since_contact),
+                std::cmp::Reverse(**id),
+            )
         });
         best.map(|(id, _)| *id).ok_or(TransferError::NoTarget)
     }
@@ -105,7 +110,7 @@ impl RaftNode {
             return;
         };
         let caught_up = leader.peers.get(&peer).is_some_and(|peer| peer.matched() == last)
-            || proof::mutant(Mutant::TransferTooEarly);
+            || testpoints::mutant(Mutant::TransferTooEarly);
         if transfer.target == peer && caught_up && (again || !transfer.told) {
             transfer.told = true;
             // First of all the others: they shield this leader, unless it has said that it goes.
@@ -124,7 +129,7 @@ impl RaftNode {
             RoleState::Leader(leader) => leader.successor(),
             RoleState::PreCandidate(_) | RoleState::Candidate(_) => None,
         };
-        successor == Some(candidate) || proof::mutant(Mutant::SuccessorUnnamed)
+        successor == Some(candidate) || testpoints::mutant(Mutant::SuccessorUnnamed)
     }
 
     /// Gives up on a transfer that takes longer than an election.
@@ -136,7 +141,7 @@ impl RaftNode {
         if let Some(transfer) = &mut leader.transfer {
             transfer.elapsed_ticks += 1;
             if transfer.elapsed_ticks >= ticks_max {
-                proof::mark(Mark::TransferTimedOut);
+                testpoints::mark(Mark::TransferTimedOut);
                 leader.transfer = None;
             }
         }
@@ -148,11 +153,11 @@ impl RaftNode {
             RoleState::Follower(follower) => follower.leader == Some(from),
             RoleState::PreCandidate(_) | RoleState::Candidate(_) | RoleState::Leader(_) => false,
         };
-        let obeys = follows || proof::mutant(Mutant::StaleTimeoutNow);
+        let obeys = follows || testpoints::mutant(Mutant::StaleTimeoutNow);
         if obeys && self.promotable() {
             self.start_election(true);
         } else {
-            proof::mark(Mark::TimeoutNowIgnored);
+            testpoints::mark(Mark::TimeoutNowIgnored);
         }
     }
 }

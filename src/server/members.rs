@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::node::{Handle, Member, RequestError};
-use crate::raft::{Aim, Change, ChangeError, Configuration, NodeId};
+use crate::raft::{Change, ChangeError, Configuration, NodeId, TargetRole};
 
 use super::Error;
 
@@ -90,7 +90,7 @@ impl Membership {
     /// # Errors
     ///
     /// [`Error`]; so for each change below.
-    pub async fn add(&self, address: &str, aim: Aim) -> Result<NodeId, Error> {
+    pub async fn add(&self, address: &str, aim: TargetRole) -> Result<NodeId, Error> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -100,7 +100,7 @@ impl Membership {
                 return Err(Error::PeerUrlsExist);
             }
             let staying = config.learners.len() - config.promoting.len();
-            if aim == Aim::Learner && staying >= LEARNERS_MAX {
+            if aim == TargetRole::Learner && staying >= LEARNERS_MAX {
                 return Err(Error::TooManyLearners);
             }
             let id = next_id(&config).ok_or(ChangeError::TooMany)?;
@@ -127,7 +127,7 @@ impl Membership {
     ///
     /// [`Error`].
     pub async fn update_address(&self, id: NodeId, address: &str) -> Result<(), Error> {
-        self.change(Change::Relocate { id, address: address.to_owned() }).await
+        self.change(Change::UpdateAddress { id, address: address.to_owned() }).await
     }
 
     /// Makes a voter of a learner that has caught up.
@@ -167,7 +167,7 @@ impl Membership {
             // A member that was removed already needs no more replacing.
             let config = self.handle.directory().configuration();
             let replaces = replaces.filter(|replaced| !config.was_removed(*replaced));
-            let change = Change::Add { id, address, aim: Aim::Voter { replaces } };
+            let change = Change::Add { id, address, aim: TargetRole::Voter { replaces } };
             match self.change_in_turn(change).await {
                 Err(RequestError::Change(ChangeError::Exists)) if tries < REGISTER_TRIES => {}
                 Err(error) => return Err(error.into()),
@@ -182,9 +182,9 @@ impl Membership {
         let asked = Instant::now();
         loop {
             match self.handle.change_membership(vec![change.clone()]).await {
-                Err(RequestError::Change(ChangeError::UnderWay | ChangeError::Unsettled))
-                    if asked.elapsed() < TURN_TIMEOUT =>
-                {
+                Err(RequestError::Change(
+                    ChangeError::InProgress | ChangeError::LeaderNotReady,
+                )) if asked.elapsed() < TURN_TIMEOUT => {
                     tokio::time::sleep(TURN_LOOK_INTERVAL).await;
                 }
                 outcome => return outcome,
@@ -194,7 +194,7 @@ impl Membership {
 
     async fn change(&self, change: Change) -> Result<(), Error> {
         match (self.change_in_turn(change.clone()).await, &change) {
-            (Err(RequestError::Change(ChangeError::Exists)), Change::Relocate { .. }) => {
+            (Err(RequestError::Change(ChangeError::Exists)), Change::UpdateAddress { .. }) => {
                 Err(Error::PeerUrlsExist)
             }
             (Err(RequestError::Change(ChangeError::NoQuorum)), _) => Err(self.no_quorum(&change)),
@@ -234,7 +234,7 @@ fn too_few_started(
             voters.insert(*id);
             promoted = Some(*id);
         }
-        Change::Add { .. } | Change::Relocate { .. } | Change::Publish { .. } => {}
+        Change::Add { .. } | Change::UpdateAddress { .. } | Change::Publish { .. } => {}
     }
     // One that is to be promoted has answered the leader.
     let is_there = |id: &&NodeId| promoted == Some(**id) || is_started(**id);

@@ -9,15 +9,15 @@
 
 use std::sync::Arc;
 
-use crate::proof::{Mark, mark};
 use crate::raft::types::{Configuration, EntryId, HardState, SnapshotMeta};
+use crate::testpoints::{Mark, mark};
 
 use super::disk::{Disk, DiskFile};
 use super::error::{Context, Error};
 use super::frame::Place;
 use super::identity::{self, Identity};
-use super::openings;
 use super::recovery::{Record, Recovery};
+use super::restart_count;
 use super::segment::{self, GroupReader, Next};
 use super::snapshot::{self, SnapshotInfo, SnapshotReader, SnapshotStore};
 use super::spare::SpareJob;
@@ -36,11 +36,11 @@ pub struct DataDir<D: Disk> {
 }
 
 /// A data directory that was locked and looked over; the log is not replayed yet.
-pub struct Opening<D: Disk> {
+pub struct OpenedDataDir<D: Disk> {
     recovery: Recovery<D>,
     snapshots: SnapshotStore<D>,
     formed: bool,
-    openings: u64,
+    restarts: u64,
 }
 
 /// Opens the data directory of `identity`. An empty one is formed: `first` is then the membership
@@ -50,7 +50,7 @@ pub fn open<D: Disk>(
     options: Options,
     identity: Identity,
     first: &Configuration,
-) -> Result<Opening<D>, Error> {
+) -> Result<OpenedDataDir<D>, Error> {
     options.check();
     let directory = || disk.path("");
     let lock = disk.lock(LOCK).context("lock", || disk.path(LOCK))?;
@@ -64,23 +64,23 @@ pub fn open<D: Disk>(
     let recovery = Recovery::open(disk, options, identity, Arc::clone(&lock))?
         .ok_or_else(|| Error::corrupt(directory(), 0, "the log is missing"))?;
     let snapshots = SnapshotStore::open(disk, identity, recovery.base(), lock)?;
-    let openings = openings::count(disk).or_else(|error| {
+    let restarts = restart_count::count(disk).or_else(|error| {
         // It takes a few bytes, and without a start nothing can be deleted.
         let freed = || disk.remove(segment::RESERVE).and_then(|()| disk.sync_dir());
-        if error.is_full() && freed().is_ok() { openings::count(disk) } else { Err(error) }
+        if error.is_full() && freed().is_ok() { restart_count::count(disk) } else { Err(error) }
     })?;
-    Ok(Opening { recovery, snapshots, formed: found.is_none(), openings })
+    Ok(OpenedDataDir { recovery, snapshots, formed: found.is_none(), restarts })
 }
 
-impl<D: Disk> Opening<D> {
+impl<D: Disk> OpenedDataDir<D> {
     /// Whether this is the member's first start.
     pub fn is_first_start(&self) -> bool {
         self.formed
     }
 
     /// Which opening of the directory this is: 1 for the first, never the same twice.
-    pub fn openings(&self) -> u64 {
-        self.openings
+    pub fn restarts(&self) -> u64 {
+        self.restarts
     }
 
     /// Term, vote and commit as of the end of the log.

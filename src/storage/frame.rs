@@ -16,7 +16,7 @@
 
 use bytes::Bytes;
 
-use crate::proof::{Mark, Mutant, mark, mutant};
+use crate::testpoints::{Mark, Mutant, mark, mutant};
 
 /// What the disk writes whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;

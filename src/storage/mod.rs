@@ -13,7 +13,7 @@
 //!   [`SnapshotStore::adopt_received`].
 //!
 //! Knows nothing of consensus but its nouns, nothing of what commands mean, and has no thread, no
-//! clock and no chance of its own.
+//! clock and no randomness of its own.
 
 pub mod disk;
 
@@ -22,10 +22,10 @@ mod descriptors;
 mod error;
 mod frame;
 mod identity;
-mod instances;
-mod openings;
+mod peer_incarnations;
 mod record;
 mod recovery;
+mod restart_count;
 mod segment;
 mod snapshot;
 mod spare;
@@ -37,11 +37,11 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use data_dir::{DataDir, Opening, open};
+pub use data_dir::{DataDir, OpenedDataDir, open};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::Error;
 pub use identity::{Identity, read as identity};
-pub use instances::Instances;
+pub use peer_incarnations::PeerIncarnations;
 pub use recovery::{Record, Recovery};
 pub use snapshot::{CHUNK_BYTES, SnapshotInfo, SnapshotReader, SnapshotStore, SnapshotWriter};
 pub use spare::{Spare, SpareJob};

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::types::{Entry, EntryId, HardState, Index, SnapshotMeta};
+use crate::testpoints::{Mark, Mutant, mark, mutant};
 
 use super::disk::{Access, Disk, DiskFile};
 use super::error::{Context, Error};

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use crate::proof::{Mutant, mutant};
+use crate::testpoints::{Mutant, mutant};
 
 use super::disk::{Access, Disk, DiskFile};
 use super::error::{Context, Error};

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::types::{EntryId, SnapshotMeta};
+use crate::testpoints::{Mark, Mutant, mark, mutant};
 
 use super::disk::{Access, Disk, DiskFile};
 use super::error::{Context, Error};

@@ -5,7 +5,7 @@
 //! write was torn (see `frame`). So a recycled file is zeroed again, all of it, and synced,
 //! before it may be used; its old content would prove nothing.
 
-use crate::proof::{Mutant, mutant};
+use crate::testpoints::{Mutant, mutant};
 
 use super::disk::{Access, Disk, DiskFile};
 use super::error::{Context, Error, is_full};

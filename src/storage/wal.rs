@@ -18,8 +18,8 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::proof::{Mark, Mutant, mark, mutant};
 use crate::raft::types::{Entry, EntryId, HardState, Index, SnapshotMeta};
+use crate::testpoints::{Mark, Mutant, mark, mutant};
 
 use super::disk::{Disk, DiskFile};
 use super::error::{Context, Error};

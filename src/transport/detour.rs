@@ -2,8 +2,8 @@
 //!
 //! The frame within says everything itself, its address included; the one around it says nothing.
 
-use super::codec::{Error, Gate};
-use super::frame::{Call, Frame};
+use super::decode::{Decoder, Error};
+use super::encode::{Call, Frame};
 use crate::proto::raft as wire;
 use crate::proto::raft::detour::Frame as Detoured;
 use crate::raft::message::Message;
@@ -71,7 +71,7 @@ fn detour(frame: Frame) -> Option<wire::Detour> {
 /// A frame of a stream.
 pub trait Streamed: Send + 'static {
     /// What it says.
-    fn read(self, gate: &Gate) -> Result<Message, Error>;
+    fn read(self, decoder: &Decoder) -> Result<Message, Error>;
 
     /// The number of a ping, which is answered at once.
     fn ping(&self) -> Option<u64> {
@@ -85,10 +85,10 @@ pub trait Streamed: Send + 'static {
 }
 
 impl Streamed for wire::AppendRequest {
-    fn read(self, gate: &Gate) -> Result<Message, Error> {
+    fn read(self, decoder: &Decoder) -> Result<Message, Error> {
         match self.body {
-            Some(wire::append_request::Body::Detour(detour)) => detoured(gate, *detour),
-            _ => gate.append_request(self),
+            Some(wire::append_request::Body::Detour(detour)) => detoured(decoder, *detour),
+            _ => decoder.append_request(self),
         }
     }
 
@@ -101,10 +101,10 @@ impl Streamed for wire::AppendRequest {
 }
 
 impl Streamed for wire::AppendReply {
-    fn read(self, gate: &Gate) -> Result<Message, Error> {
+    fn read(self, decoder: &Decoder) -> Result<Message, Error> {
         match self.body {
-            Some(wire::append_reply::Body::Detour(detour)) => detoured(gate, *detour),
-            _ => gate.append_reply(&self),
+            Some(wire::append_reply::Body::Detour(detour)) => detoured(decoder, *detour),
+            _ => decoder.append_reply(&self),
         }
     }
 
@@ -117,32 +117,32 @@ impl Streamed for wire::AppendReply {
 }
 
 impl Streamed for wire::ForwardRequest {
-    fn read(self, gate: &Gate) -> Result<Message, Error> {
+    fn read(self, decoder: &Decoder) -> Result<Message, Error> {
         match self.body {
-            Some(wire::forward_request::Body::Detour(detour)) => detoured(gate, *detour),
-            _ => gate.forward_request(self),
+            Some(wire::forward_request::Body::Detour(detour)) => detoured(decoder, *detour),
+            _ => decoder.forward_request(self),
         }
     }
 }
 
 impl Streamed for wire::ForwardReply {
-    fn read(self, gate: &Gate) -> Result<Message, Error> {
+    fn read(self, decoder: &Decoder) -> Result<Message, Error> {
         match self.body {
-            Some(wire::forward_reply::Body::Detour(detour)) => detoured(gate, *detour),
-            _ => gate.forward_reply(self),
+            Some(wire::forward_reply::Body::Detour(detour)) => detoured(decoder, *detour),
+            _ => decoder.forward_reply(self),
         }
     }
 }
 
-fn detoured(gate: &Gate, detour: wire::Detour) -> Result<Message, Error> {
+fn detoured(decoder: &Decoder, detour: wire::Detour) -> Result<Message, Error> {
     match detour.frame.ok_or(Error::Missing("frame"))? {
-        Detoured::VoteRequest(frame) => gate.vote_request(&frame),
-        Detoured::VoteReply(frame) => gate.vote_reply(&frame),
-        Detoured::TimeoutNow(frame) => gate.timeout_now(&frame),
+        Detoured::VoteRequest(frame) => decoder.vote_request(&frame),
+        Detoured::VoteReply(frame) => decoder.vote_reply(&frame),
+        Detoured::TimeoutNow(frame) => decoder.timeout_now(&frame),
         // These refuse a detour within.
-        Detoured::Append(frame) => gate.append_request(*frame),
-        Detoured::AppendReply(frame) => gate.append_reply(&frame),
-        Detoured::Forward(frame) => gate.forward_request(*frame),
-        Detoured::ForwardReply(frame) => gate.forward_reply(*frame),
+        Detoured::Append(frame) => decoder.append_request(*frame),
+        Detoured::AppendReply(frame) => decoder.append_reply(&frame),
+        Detoured::Forward(frame) => decoder.forward_request(*frame),
+        Detoured::ForwardReply(frame) => decoder.forward_reply(*frame),
     }
 }

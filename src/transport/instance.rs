@@ -10,7 +10,7 @@ use tonic::{Code, Request, Response, Status};
 
 /// Why the cluster will not speak with this member again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disowned {
+pub enum PeerRejection {
     /// It was removed.
     Removed,
     /// Its id belongs to another data directory.
@@ -18,7 +18,7 @@ pub enum Disowned {
 }
 
 const INSTANCE: &str = "raft-instance";
-const DISOWNED: &str = "raft-disowned";
+const DISOWNED: &str = "raft-rejected";
 
 /// Says who calls.
 pub fn signed<T>(message: T, own: u64) -> Request<T> {
@@ -49,10 +49,10 @@ pub fn told(metadata: &MetadataMap) -> Option<u64> {
 }
 
 /// A refusal for good.
-pub fn disowning(why: Disowned, text: String) -> Status {
+pub fn rejections(why: PeerRejection, text: String) -> Status {
     let word = match why {
-        Disowned::Removed => "removed",
-        Disowned::OtherInstance => "other-instance",
+        PeerRejection::Removed => "removed",
+        PeerRejection::OtherInstance => "other-instance",
     };
     let mut metadata = MetadataMap::new();
     metadata.insert(DISOWNED, MetadataValue::from_static(word));
@@ -60,10 +60,10 @@ pub fn disowning(why: Disowned, text: String) -> Status {
 }
 
 /// Whether `status` is a refusal for good.
-pub fn disowned(status: &Status) -> Option<Disowned> {
+pub fn rejected(status: &Status) -> Option<PeerRejection> {
     match status.metadata().get(DISOWNED)?.to_str().ok()? {
-        "removed" => Some(Disowned::Removed),
-        "other-instance" => Some(Disowned::OtherInstance),
+        "removed" => Some(PeerRejection::Removed),
+        "other-instance" => Some(PeerRejection::OtherInstance),
         _ => None,
     }
 }
@@ -86,9 +86,9 @@ mod tests {
 
     #[test]
     fn a_refusal_for_good_is_told_from_others() {
-        for why in [Disowned::Removed, Disowned::OtherInstance] {
-            assert_eq!(disowned(&disowning(why, "why".to_owned())), Some(why));
+        for why in [PeerRejection::Removed, PeerRejection::OtherInstance] {
+            assert_eq!(rejected(&rejections(why, "why".to_owned())), Some(why));
         }
-        assert_eq!(disowned(&Status::permission_denied("not now")), None);
+        assert_eq!(rejected(&Status::permission_denied("not now")), None);
     }
 }

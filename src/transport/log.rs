@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::codec::Error;
+use super::decode::Error;
 use crate::log_limit::LogLimit;
 use crate::raft::types::NodeId;
 

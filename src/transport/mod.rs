@@ -1,4 +1,4 @@
-//! The door to the peers: carries [`Message`]s between members over `raft.v1.Raft`.
+//! Delivery between members: carries [`Message`]s between members over `raft.v1.Raft`.
 //!
 //! Delivers what it can and drops what it must: Raft tolerates loss, so nothing here retries a
 //! message, and every queue is bounded. What it does promise is *order within a kind* (entries
@@ -43,17 +43,17 @@
 //! TLS has its seams: on the way out in `dial::endpoint`, on the way in where the application
 //! gives [`server_builder`] its listener.
 
-mod codec;
+mod decode;
 mod detour;
 mod dial;
-mod frame;
+mod encode;
 mod instance;
-mod link;
 mod log;
-mod peer;
+mod peers;
 mod queue;
 pub mod route;
 mod server;
+mod session;
 mod snapshot;
 #[cfg(any(test, feature = "sim"))]
 pub mod testing;
@@ -77,16 +77,16 @@ use crate::raft::message::Message;
 use crate::raft::types::{Index, NodeId, SnapshotMeta};
 
 pub use dial::describe;
-pub use instance::Disowned;
-use link::{Hub, Peer};
+pub use instance::PeerRejection;
+use peers::{Peer, Peers};
 pub use queue::Bounds;
 pub use server::Service;
 
-/// The gate and what it is the counterpart of, for tests that throw bytes at them.
+/// The decoder and what it is the counterpart of, for tests that throw bytes at them.
 #[cfg(feature = "sim")]
 pub mod bare {
-    pub use super::codec::{Error, Gate, ITEMS_MAX, snapshot};
-    pub use super::frame::{Call, Frame, encode, route, snapshot_header};
+    pub use super::decode::{Decoder, Error, ITEMS_MAX, snapshot};
+    pub use super::encode::{Call, Frame, encode, route, snapshot_header};
 }
 
 /// Streams that one connection may open: a peer needs three, and a few for votes.
@@ -131,11 +131,11 @@ pub enum Delivery {
         introduction: Introduction,
     },
     /// A peer will not speak with this member again.
-    Disowned {
+    PeerRejection {
         /// Which it is.
         by: NodeId,
         /// Why.
-        why: Disowned,
+        why: PeerRejection,
     },
     /// The sending of a snapshot ended.
     SnapshotSent {
@@ -339,7 +339,7 @@ type StartLanes = Arc<dyn Fn(&Arc<Peer>, String) + Send + Sync>;
 /// The way to the peers. A handle: clones share everything.
 #[derive(Clone)]
 pub struct Transport {
-    hub: Arc<Hub>,
+    hub: Arc<Peers>,
     start_lanes: StartLanes,
 }
 
@@ -353,7 +353,7 @@ pub fn start<I: Inbox, S: Snapshots>(
     spawn: Spawn,
 ) -> (Transport, RaftServer<Service<I, S>>) {
     let frame_bytes_max = config.frame_bytes_max;
-    let hub = Arc::new(Hub::new(config));
+    let hub = Arc::new(Peers::new(config));
     let service = Service::new(Arc::clone(&hub), inbox.clone(), snapshots.clone());
     let server = RaftServer::new(service)
         .max_decoding_message_size(frame_bytes_max)
@@ -362,7 +362,7 @@ pub fn start<I: Inbox, S: Snapshots>(
         let hub = Arc::clone(&hub);
         move |peer: &Arc<Peer>, addr| {
             let inputs = peer.settle(addr);
-            let lanes = peer::lanes(&hub, peer, inputs, &inbox, &snapshots);
+            let lanes = session::lanes(&hub, peer, inputs, &inbox, &snapshots);
             peer.keep_tasks(lanes.into_iter().map(|(name, work)| spawn(name, work)));
         }
     };

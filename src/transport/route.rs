@@ -10,8 +10,8 @@
 //!
 //! Pure, so that the simulated network takes the same decisions.
 
-use crate::proof::{Mutant, mutant};
 use crate::raft::message::Body;
+use crate::testpoints::{Mutant, mutant};
 
 /// Which side opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

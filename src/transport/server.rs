@@ -16,13 +16,13 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
-use super::codec::{self, Gate, Lane};
+use super::decode::{self, Decoder, Lane};
 use super::detour::Streamed;
-use super::link::{Hub, Peer};
 use super::log::Line;
+use super::peers::{Peer, Peers};
 use super::queue::Frames;
 use super::route::Dialled;
-use super::{Delivery, Inbox, Snapshots, frame, instance, snapshot};
+use super::{Delivery, Inbox, Snapshots, encode, instance, snapshot};
 use crate::proto::raft as wire;
 use crate::proto::raft::raft_server::Raft;
 use crate::raft::message::Message;
@@ -32,13 +32,13 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `raft.v1.Raft`, as served on the peer port.
 pub struct Service<I, S> {
-    hub: Arc<Hub>,
+    hub: Arc<Peers>,
     inbox: I,
     snapshots: S,
 }
 
 impl<I: Inbox, S: Snapshots> Service<I, S> {
-    pub(super) fn new(hub: Arc<Hub>, inbox: I, snapshots: S) -> Self {
+    pub(super) fn new(hub: Arc<Peers>, inbox: I, snapshots: S) -> Self {
         Self { hub, inbox, snapshots }
     }
 
@@ -48,17 +48,17 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
         sender: Sender,
         metadata: &MetadataMap,
         route: Option<&wire::Route>,
-    ) -> Result<(Arc<Peer>, Gate), Status> {
+    ) -> Result<(Arc<Peer>, Decoder), Status> {
         if self.hub.is_closed() {
             return Err(Status::unavailable("stopping"));
         }
         let peer = self.hub.caller(route).map_err(|error| refused(&self.hub, sender, error))?;
         let (from, me) = (peer.id, self.hub.config.me);
         if !self.inbox.meets(from, instance::told(metadata), peer.addr().is_some()) {
-            return Err(refused(&self.hub, sender, codec::Error::OtherInstance { from, me }));
+            return Err(refused(&self.hub, sender, decode::Error::OtherInstance { from, me }));
         }
-        let gate = Gate { cluster: self.hub.config.cluster, me, peer: from };
-        Ok((peer, gate))
+        let decoder = Decoder { cluster: self.hub.config.cluster, me, peer: from };
+        Ok((peer, decoder))
     }
 
     async fn deliver(&self, message: Message) {
@@ -70,7 +70,7 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
     fn replies<T, F: Streamed>(
         &self,
         inbound: Streaming<F>,
-        gate: Gate,
+        decoder: Decoder,
         frames: Frames<T>,
         guard: Guard,
     ) -> Response<Replies<T>> {
@@ -79,7 +79,7 @@ impl<I: Inbox, S: Snapshots> Service<I, S> {
             hub: Arc::clone(&self.hub),
             peer: Arc::clone(&guard.peer),
             inbox: self.inbox.clone(),
-            gate,
+            decoder,
         };
         let reading: Reading = Box::pin(reader.read(inbound));
         let replies = Replies { reading: Some(reading), frames, _guard: guard };
@@ -98,9 +98,9 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
     ) -> Result<Response<wire::VoteReply>, Status> {
         let sender = request.remote_addr();
         let (metadata, _, frame) = request.into_parts();
-        let (peer, gate) = self.caller(sender, &metadata, frame.route.as_ref())?;
+        let (peer, decoder) = self.caller(sender, &metadata, frame.route.as_ref())?;
         let message =
-            gate.vote_request(&frame).map_err(|error| refused(&self.hub, sender, error))?;
+            decoder.vote_request(&frame).map_err(|error| refused(&self.hub, sender, error))?;
         let reply = peer.owe_vote(message.term, frame.pre_vote);
         self.deliver(message).await;
         match tokio::time::timeout(self.hub.config.vote_timeout, reply).await {
@@ -116,11 +116,12 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         let sender = request.remote_addr();
         let (metadata, _, mut inbound) = request.into_parts();
         let hello = first(&mut inbound).await?;
-        let (peer, gate) = self.caller(sender, &metadata, hello.route.as_ref())?;
-        let lane = codec::append_lane(&hello).map_err(|error| refused(&self.hub, sender, error))?;
+        let (peer, decoder) = self.caller(sender, &metadata, hello.route.as_ref())?;
+        let lane =
+            decode::append_lane(&hello).map_err(|error| refused(&self.hub, sender, error))?;
         let (frames, guard) = match lane {
             Lane::Control => {
-                if let Some(introduction) = codec::introduction(&hello) {
+                if let Some(introduction) = decode::introduction(&hello) {
                     let from = peer.id;
                     self.inbox.deliver(Delivery::Introduced { from, introduction }).await;
                 }
@@ -131,7 +132,7 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
                 (frames, Guard { sender, peer, stream: Inbound::Appends, generation })
             }
         };
-        Ok(self.replies(inbound, gate, frames, guard))
+        Ok(self.replies(inbound, decoder, frames, guard))
     }
 
     async fn install_snapshot(
@@ -141,12 +142,12 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         let sender = request.remote_addr();
         let (metadata, _, mut inbound) = request.into_parts();
         let header = first(&mut inbound).await?;
-        let (peer, gate) = self.caller(sender, &metadata, header.route.as_ref())?;
+        let (peer, decoder) = self.caller(sender, &metadata, header.route.as_ref())?;
         if !peer.may_send_snapshots() {
-            let (from, me) = (peer.id, gate.me);
-            return Err(refused(&self.hub, sender, codec::Error::NotMember { from, me }));
+            let (from, me) = (peer.id, decoder.me);
+            return Err(refused(&self.hub, sender, decode::Error::NotMember { from, me }));
         }
-        let incoming = snapshot::Incoming { hub: &self.hub, peer: &peer, gate };
+        let incoming = snapshot::Incoming { hub: &self.hub, peer: &peer, decoder };
         let received = incoming.receive(&self.snapshots, header, inbound).await;
         let message = received.inspect_err(|status| {
             if self.hub.log.admits(peer.id, Line::SnapshotNotReceived) {
@@ -163,9 +164,9 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
     ) -> Result<Response<wire::TimeoutNowReply>, Status> {
         let sender = request.remote_addr();
         let (metadata, _, frame) = request.into_parts();
-        let (_, gate) = self.caller(sender, &metadata, frame.route.as_ref())?;
+        let (_, decoder) = self.caller(sender, &metadata, frame.route.as_ref())?;
         let message =
-            gate.timeout_now(&frame).map_err(|error| refused(&self.hub, sender, error))?;
+            decoder.timeout_now(&frame).map_err(|error| refused(&self.hub, sender, error))?;
         self.deliver(message).await;
         Ok(Response::new(wire::TimeoutNowReply {}))
     }
@@ -177,11 +178,11 @@ impl<I: Inbox, S: Snapshots> Raft for Service<I, S> {
         let sender = request.remote_addr();
         let (metadata, _, mut inbound) = request.into_parts();
         let hello = first(&mut inbound).await?;
-        let (peer, gate) = self.caller(sender, &metadata, hello.route.as_ref())?;
-        codec::forward_lane(&hello).map_err(|error| refused(&self.hub, sender, error))?;
+        let (peer, decoder) = self.caller(sender, &metadata, hello.route.as_ref())?;
+        decode::forward_lane(&hello).map_err(|error| refused(&self.hub, sender, error))?;
         let (generation, frames) = peer.forward_replies.open(self.hub.config.bulk);
         let guard = Guard { sender, peer, stream: Inbound::Forwards, generation };
-        Ok(self.replies(inbound, gate, frames, guard))
+        Ok(self.replies(inbound, decoder, frames, guard))
     }
 }
 
@@ -217,7 +218,7 @@ async fn first<F>(inbound: &mut Streaming<F>) -> Result<F, Status> {
 /// Where a call comes from, as far as the socket knows.
 type Sender = Option<SocketAddr>;
 
-fn refused(hub: &Hub, sender: Sender, error: codec::Error) -> Status {
+fn refused(hub: &Peers, sender: Sender, error: decode::Error) -> Status {
     hub.counters.refused.add();
     hub.log.refused(sender, &error);
     error.into()
@@ -226,27 +227,28 @@ fn refused(hub: &Hub, sender: Sender, error: codec::Error) -> Status {
 /// Reads one stream into the inbox.
 struct Reader<I> {
     sender: Sender,
-    hub: Arc<Hub>,
+    hub: Arc<Peers>,
     peer: Arc<Peer>,
     inbox: I,
-    gate: Gate,
+    decoder: Decoder,
 }
 
 impl<I: Inbox> Reader<I> {
     async fn read<F: Streamed>(self, mut inbound: Streaming<F>) -> Result<(), Status> {
         while let Some(frame) = inbound.message().await? {
             if self.peer.is_removed() {
-                let gone = codec::Error::NotMember { from: self.peer.id, me: self.gate.me };
+                let gone = decode::Error::NotMember { from: self.peer.id, me: self.decoder.me };
                 return Err(refused(&self.hub, self.sender, gone));
             }
             if let Some(number) = frame.ping() {
-                let pong = frame::pong(number);
+                let pong = encode::pong(number);
                 // Lost where the stream is full: the next one measures as well.
                 let _ = self.peer.beat_replies.push(pong, 0);
                 continue;
             }
-            let message =
-                frame.read(&self.gate).map_err(|error| refused(&self.hub, self.sender, error))?;
+            let message = frame
+                .read(&self.decoder)
+                .map_err(|error| refused(&self.hub, self.sender, error))?;
             self.hub.counters.received.add();
             self.peer.heard_on(Dialled::There);
             self.inbox.deliver(Delivery::Message(message)).await;

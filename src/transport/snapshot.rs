@@ -14,11 +14,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::codec::{self, Error, Gate};
-use super::frame::snapshot_header;
-use super::link::{Hub, Peer};
+use super::decode::{self, Decoder, Error};
+use super::encode::snapshot_header;
 use super::log::Line;
-use super::peer::explain;
+use super::peers::{Peer, Peers};
+use super::session::explain;
 use super::{Config, Delivery, Inbox, SnapshotSink, SnapshotSource, Snapshots, dial, instance};
 use crate::proto::raft as wire;
 use crate::proto::raft::snapshot_frame::Body;
@@ -32,7 +32,7 @@ const FINISH_STALLS: u32 = 6;
 
 /// The snapshot lane to `peer`: sends the newest at each request. Never ends by itself.
 pub async fn lane<I: Inbox, S: Snapshots>(
-    hub: Arc<Hub>,
+    hub: Arc<Peers>,
     peer: Arc<Peer>,
     inbox: I,
     snapshots: S,
@@ -68,7 +68,7 @@ pub async fn lane<I: Inbox, S: Snapshots>(
 }
 
 struct Outgoing<'a> {
-    hub: &'a Hub,
+    hub: &'a Peers,
     peer: &'a Peer,
 }
 
@@ -162,11 +162,11 @@ impl Feed<'_> {
 /// A snapshot that comes in.
 pub struct Incoming<'a> {
     /// What is shared.
-    pub hub: &'a Hub,
+    pub hub: &'a Peers,
     /// The sender.
     pub peer: &'a Peer,
-    /// Its gate.
-    pub gate: Gate,
+    /// Its decoder.
+    pub decoder: Decoder,
 }
 
 impl Incoming<'_> {
@@ -181,7 +181,7 @@ impl Incoming<'_> {
         let Some(Body::Header(header)) = first.body else {
             return Err(self.refuse(Error::Missing("header")));
         };
-        let (term, meta) = codec::snapshot(&header).map_err(|error| self.refuse(error))?;
+        let (term, meta) = decode::snapshot(&header).map_err(|error| self.refuse(error))?;
         let _one_at_a_time = self
             .hub
             .receiving
@@ -200,7 +200,7 @@ impl Incoming<'_> {
             took_ms,
             "snapshot received"
         );
-        Ok(self.gate.installed(term, meta))
+        Ok(self.decoder.installed(term, meta))
     }
 
     async fn store<W: SnapshotSink>(
@@ -214,7 +214,7 @@ impl Incoming<'_> {
                 .await
                 .map_err(|_| Status::deadline_exceeded("the sender sends nothing"))??
                 .ok_or_else(|| Status::data_loss("cut short"))?;
-            self.gate.admit(frame.route.as_ref()).map_err(|error| self.refuse(error))?;
+            self.decoder.admit(frame.route.as_ref()).map_err(|error| self.refuse(error))?;
             match frame.body.ok_or_else(|| self.refuse(Error::Missing("body")))? {
                 Body::Chunk(chunk) => {
                     if chunk.offset != stored || chunk.data.is_empty() {

@@ -1,8 +1,8 @@
 //! The wire without a wire, for simulated networks: a message out through the production encoding,
-//! past whoever meddles with its bytes, and in through the production gate.
+//! past whoever meddles with its bytes, and in through the production decoder.
 
-use super::codec::{self, Gate};
-use super::frame::{self, Call, Frame};
+use super::decode::{self, Decoder};
+use super::encode::{self, Call, Frame};
 use crate::proto::{checked, raft as wire};
 use crate::raft::message::Message;
 
@@ -10,34 +10,34 @@ use crate::raft::message::Message;
 ///
 /// # Errors
 ///
-/// What the decoder or the gate says.
+/// What the decoder says.
 pub fn carry(
     cluster: u64,
     message: Message,
     meddle: impl FnOnce(&mut Vec<u8>),
 ) -> Result<Message, String> {
     let (me, peer) = (message.to, message.from);
-    let gate = Gate { cluster, me, peer };
-    let refused = |error: codec::Error| error.to_string();
-    match frame::encode(cluster, message) {
-        Frame::Call(Call::Vote(frame)) => gate.vote_request(&through(&frame, meddle)?),
-        Frame::Call(Call::TimeoutNow(frame)) => gate.timeout_now(&through(&frame, meddle)?),
-        Frame::VoteReply(frame) => gate.vote_reply(&through(&frame, meddle)?),
+    let decoder = Decoder { cluster, me, peer };
+    let refused = |error: decode::Error| error.to_string();
+    match encode::encode(cluster, message) {
+        Frame::Call(Call::Vote(frame)) => decoder.vote_request(&through(&frame, meddle)?),
+        Frame::Call(Call::TimeoutNow(frame)) => decoder.timeout_now(&through(&frame, meddle)?),
+        Frame::VoteReply(frame) => decoder.vote_reply(&through(&frame, meddle)?),
         Frame::Append(frame) | Frame::Heartbeat(frame) => {
-            gate.append_request(through(&frame, meddle)?)
+            decoder.append_request(through(&frame, meddle)?)
         }
         Frame::AppendReply(frame) | Frame::HeartbeatReply(frame) => {
-            gate.append_reply(&through(&frame, meddle)?)
+            decoder.append_reply(&through(&frame, meddle)?)
         }
-        Frame::Forward(frame) => gate.forward_request(through(&frame, meddle)?),
-        Frame::ForwardReply(frame) => gate.forward_reply(through(&frame, meddle)?),
+        Frame::Forward(frame) => decoder.forward_request(through(&frame, meddle)?),
+        Frame::ForwardReply(frame) => decoder.forward_reply(through(&frame, meddle)?),
         Frame::Snapshot(frame) => {
             let frame = through(&frame, meddle)?;
-            gate.admit(frame.route.as_ref()).map_err(refused)?;
+            decoder.admit(frame.route.as_ref()).map_err(refused)?;
             let Some(wire::snapshot_frame::Body::Header(header)) = frame.body else {
                 return Err("no header".to_owned());
             };
-            codec::snapshot(&header).map(|(term, meta)| gate.installed(term, meta))
+            decode::snapshot(&header).map(|(term, meta)| decoder.installed(term, meta))
         }
     }
     .map_err(refused)

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
 
-use super::codec::Lane;
-use super::frame::{append_hello, route};
+use super::decode::Lane;
+use super::encode::{append_hello, route};
 use super::*;
 use crate::proto::raft as wire;
 use crate::proto::raft::raft_client::RaftClient;
@@ -405,7 +405,7 @@ fn a_removed_peer_is_refused_and_a_new_one_is_dialled() {
     one.transport.set_removed([node(2)].into());
     one.transport.update_peers([]);
     assert_eq!(two.next(), Delivery::PeerLost(node(1)));
-    assert_eq!(two.next(), Delivery::Disowned { by: node(1), why: Disowned::Removed });
+    assert_eq!(two.next(), Delivery::PeerRejection { by: node(1), why: PeerRejection::Removed });
     two.say(1, beat(1));
     assert_eq!(one.next_within(Duration::from_millis(100)), None);
     one.transport.set_removed(BTreeSet::new());
@@ -573,7 +573,7 @@ fn a_snapshot_cut_short_or_damaged_is_not_installed() {
         body: Some(body),
     };
     let header = || {
-        frame(wire::snapshot_frame::Body::Header(super::frame::snapshot_header(Term(9), &meta())))
+        frame(wire::snapshot_frame::Body::Header(super::encode::snapshot_header(Term(9), &meta())))
     };
     let piece = |offset, crc| {
         let data = Bytes::from_static(b"\0\x01\x02");

@@ -67,8 +67,8 @@ async fn the_state_is_shown_to_no_page_elsewhere() {
         ("/status", "evil.example.com:2379", 421),
         ("/", "evil.example.com:2379", 421),
         // Load balancers and Prometheus ask under many names.
-        ("/readyz", "raft.prod.example.com:2379", 200),
-        ("/metrics", "raft.prod.example.com:2379", 200),
+        ("/readyz", "raft.retransmit_if_stalled.example.com:2379", 200),
+        ("/metrics", "raft.retransmit_if_stalled.example.com:2379", 200),
     ] {
         assert_eq!(sent(&addr, "GET", path, &[("Host", host)], b"").await, status, "{path} {host}");
     }

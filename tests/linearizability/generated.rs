@@ -1,7 +1,7 @@
 //! Histories of the production store by chance: as they are, both judges accept them; with one
 //! answer altered, the one that sees such things refuses them.
 
-use raft_node::proof;
+use raft_node::testpoints;
 
 use crate::linearizability::{Verdict, register, revisions};
 use crate::rooms::{self, store};
@@ -125,13 +125,13 @@ fn every_bug_of_the_disks_room_is_seen() {
 
 #[test]
 fn the_rare_paths_of_both_rooms_are_taken() {
-    use raft_node::proof::Mark;
-    proof::take_hits();
+    use raft_node::testpoints::Mark;
+    testpoints::take_hits();
     for seed in 0..300 {
         store::judge(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
         rooms::disk::judge(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
     }
-    let hits = proof::take_hits();
+    let hits = testpoints::take_hits();
     let missed: Vec<&Mark> = rooms::MARKS.iter().filter(|mark| !hits.contains_key(mark)).collect();
     assert!(missed.is_empty(), "never taken: {missed:?} of {hits:?}");
 }

@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use raft_node::proof::Mutant;
+use raft_node::testpoints::Mutant;
 use serde_json::json;
 
-use crate::presets::{self, Preset};
 use crate::search::{self, Found, Limits};
+use crate::specs::{self, Preset};
 use crate::trials::STATES_FOR_A_MUTANT;
-use crate::{mutants, story};
+use crate::{counterexample, mutants};
 
 const PROGRESS: Duration = Duration::from_secs(10);
 
@@ -94,11 +94,11 @@ impl Command {
 }
 
 fn list(only: Option<&str>) {
-    if let Some(preset) = only.and_then(presets::named) {
-        println!("{}\n{}", preset.what, story::tell_opening(&preset.rules));
+    if let Some(preset) = only.and_then(specs::named) {
+        println!("{}\n{}", preset.what, counterexample::tell_opening(&preset.rules));
         return;
     }
-    for preset in presets::all() {
+    for preset in specs::all() {
         println!("{:14} {}", preset.name, preset.what);
     }
     for mutant in mutants::all() {
@@ -108,7 +108,7 @@ fn list(only: Option<&str>) {
 
 fn check(only: Option<&str>, states: usize, threads: usize) -> (bool, serde_json::Value) {
     let wanted = |preset: &Preset| only.is_none_or(|name| name == preset.name);
-    let searches: Vec<Preset> = presets::all().into_iter().filter(wanted).collect();
+    let searches: Vec<Preset> = specs::all().into_iter().filter(wanted).collect();
     let mut fine = !searches.is_empty();
     let mut figures = Vec::new();
     let (mut all_states, mut all_seconds) = (0, 0.0);
@@ -129,7 +129,7 @@ fn check(only: Option<&str>, states: usize, threads: usize) -> (bool, serde_json
             preset.wanted(),
         );
         if let Some(example) = &found.violation {
-            println!("{}", story::tell(&preset.rules, example));
+            println!("{}", counterexample::tell(&preset.rules, example));
         }
         if !missed.is_empty() {
             println!("  never met: {missed:?}");
@@ -185,8 +185,11 @@ fn kill_all(
                     kill.example.violation.property,
                 );
                 if stories {
-                    let preset = presets::named(kill.preset).expect("it was searched");
-                    println!("{}", story::tell_of(&preset.rules, &kill.example, Some(mutant)));
+                    let preset = specs::named(kill.preset).expect("it was searched");
+                    println!(
+                        "{}",
+                        counterexample::tell_of(&preset.rules, &kill.example, Some(mutant))
+                    );
                 }
             }
             None => println!("{:24}  LIVES", mutant.name()),

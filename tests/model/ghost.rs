@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use raft_node::raft::canonical::Words;
 use raft_node::raft::{
-    Configuration, Entry, EntryId, Index, NodeId, Payload, ReadGrant, RequestId, Role, Term,
+    Configuration, Entry, EntryId, Index, NodeId, Payload, ReadState, RequestId, Role, Term,
 };
 
-use crate::promises::request_in;
+use crate::invariants::request_in;
 use crate::server::{Checked, Event, Server, check};
 
 /// The past, as far as it matters for what may come.
@@ -72,7 +72,7 @@ impl Ghost {
     }
 
     /// §8: a read sees whatever was committed before it was put.
-    fn granted(&mut self, grant: ReadGrant) -> Checked<()> {
+    fn granted(&mut self, grant: ReadState) -> Checked<()> {
         let least = self.reads.remove(&grant.id);
         check(least.is_some(), "a read is answered once", || format!("{grant:?}"))?;
         check(least <= Some(grant.index), "no stale read", || {

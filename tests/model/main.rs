@@ -3,22 +3,22 @@
 //! A plain `cargo test` runs each search within a budget, and each bug of the core until it dies.
 //! `cargo test --profile sim --test model -- check|mutants|list` are the long forms.
 
+mod bounds;
 mod command;
+mod counterexample;
 mod durable;
 mod fingerprint;
 mod ghost;
-mod goals;
-mod lab;
+mod intern;
+mod invariants;
 mod mutants;
-mod opening;
-mod presets;
-mod promises;
-mod rules;
+mod reachability;
 mod search;
 mod server;
-mod story;
+mod setup;
+mod specs;
+mod system_state;
 mod trials;
-mod world;
 
 use std::process::ExitCode;
 

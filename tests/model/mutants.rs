@@ -1,9 +1,9 @@
 //! Whether the searches would see a bug: each deliberate bug of the core, and where it must die.
 
-use raft_node::proof::Mutant;
+use raft_node::testpoints::Mutant;
 
-use crate::presets;
 use crate::search::{self, Counterexample, Limits};
+use crate::specs;
 
 /// How a bug was found.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ pub fn all() -> impl Iterator<Item = Mutant> {
 pub fn kill(mutant: Mutant, states: usize, threads: usize) -> Option<Kill> {
     let (_, searches) = WHERE.iter().find(|(one, _)| *one == mutant)?;
     searches.iter().find_map(|name| {
-        let preset = presets::named(name).expect("the presets named above exist");
+        let preset = specs::named(name).expect("the presets named above exist");
         let limits = Limits { states, threads, mutant: Some(mutant), progress: None };
         let found = search::run(&preset.rules, limits);
         found.violation.map(|example| Kill {

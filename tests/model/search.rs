@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use raft_node::proof::{self, Mark, Mutant};
+use raft_node::testpoints::{self, Mark, Mutant};
 
+use crate::bounds::Rules;
 use crate::fingerprint::Set;
-use crate::goals::Goals;
-use crate::lab::{Lab, Sharded};
-use crate::opening;
-use crate::rules::Rules;
+use crate::intern::{Lab, Sharded};
+use crate::reachability::Goals;
 use crate::server::Violation;
-use crate::world::{Action, World};
+use crate::setup;
+use crate::system_state::{Action, SystemState};
 
 /// Worlds that a thread takes at a time.
 const CHUNK: usize = 128;
@@ -62,7 +62,7 @@ struct Trail {
 }
 
 struct Edge {
-    world: World,
+    world: SystemState,
     trail: Option<Arc<Trail>>,
 }
 
@@ -70,11 +70,11 @@ struct Edge {
 pub fn run(rules: &Rules, limits: Limits) -> Found {
     let started = Instant::now();
     let lab = Lab::new(rules.clone());
-    proof::set_mutant(limits.mutant);
-    proof::take_hits();
-    let opened = opening::play(&lab);
-    let marks = proof::take_hits();
-    proof::set_mutant(None);
+    testpoints::set_mutant(limits.mutant);
+    testpoints::take_hits();
+    let opened = setup::play(&lab);
+    let marks = testpoints::take_hits();
+    testpoints::set_mutant(None);
     let mut found = match opened {
         Ok(world) => Search::new(&lab, limits).levels(world, started),
         Err(violation) => {
@@ -120,7 +120,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn levels(&self, world: World, started: Instant) -> Found {
+    fn levels(&self, world: SystemState, started: Instant) -> Found {
         self.is_new(&world);
         let mut edge = vec![Edge { world, trail: None }];
         let mut found = Found::default();
@@ -160,8 +160,8 @@ impl<'a> Search<'a> {
         let threads = self.limits.threads.min(chunks.len());
         let chunks = Mutex::new(chunks);
         let work = || {
-            proof::set_mutant(self.limits.mutant);
-            proof::take_hits();
+            testpoints::set_mutant(self.limits.mutant);
+            testpoints::take_hits();
             let mut share = Share::default();
             while let Some(chunk) = { chunks.lock().unwrap_or_else(PoisonError::into_inner).pop() }
             {
@@ -172,8 +172,8 @@ impl<'a> Search<'a> {
                     self.expand(&from, &mut share);
                 }
             }
-            share.marks = proof::take_hits();
-            proof::set_mutant(None);
+            share.marks = testpoints::take_hits();
+            testpoints::set_mutant(None);
             share
         };
         if threads <= 1 {
@@ -202,7 +202,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn is_new(&self, world: &World) -> bool {
+    fn is_new(&self, world: &SystemState) -> bool {
         let print = world.fingerprint(self.lab);
         let new = self.seen.with(print, |seen| seen.insert(print));
         if new && self.states.fetch_add(1, Ordering::Relaxed) + 1 >= self.limits.states {

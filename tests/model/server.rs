@@ -8,14 +8,14 @@ use std::collections::VecDeque;
 
 use raft_node::raft::canonical::{Names, Words};
 use raft_node::raft::{
-    Body, EntryId, Index, Message, NodeId, Persist, Proposal, RaftNode, ReadGrant, Ready, Refusal,
+    Body, EntryId, Index, Message, NodeId, Persist, Proposal, RaftNode, ReadState, Ready, Refusal,
     RequestId, Role, SnapshotMeta, Term,
 };
 
+use crate::bounds::{DiskPace, Rules, Wish};
 use crate::durable::Durable;
 use crate::fingerprint::{self, Fingerprint};
-use crate::promises;
-use crate::rules::{DiskPace, Rules, Wish};
+use crate::invariants;
 
 /// Why the search stops.
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ pub enum Input {
 pub enum Event {
     Proposed,
     Reads(RequestId),
-    Granted(ReadGrant),
+    Granted(ReadState),
     Refused(RequestId),
     Leads(Term),
     /// A crash took entries that were on their way to the disk.
@@ -139,10 +139,10 @@ pub fn react(before: &Server, input: &Input, rules: &Rules) -> Checked<Option<Re
         return Ok(None);
     }
     for message in &reaction.sent {
-        promises::of_a_message(&reaction.server.durable, message)?;
+        invariants::of_a_message(&reaction.server.durable, message)?;
     }
     reaction.settle(rules)?;
-    promises::of_a_step(before, input, &reaction)?;
+    invariants::of_a_step(before, input, &reaction)?;
     Ok(Some(reaction))
 }
 
@@ -250,31 +250,31 @@ impl Reaction {
                 reads,
                 refused,
                 snapshots_wanted,
-                transition,
+                soft_state,
                 configuration: _,
                 notices: _,
             } = ready;
             for message in messages {
-                promises::of_a_message(&server.durable, &message)?;
+                invariants::of_a_message(&server.durable, &message)?;
                 sent.push(message);
             }
             for to in snapshots_wanted {
                 sent.extend(server.snapshot_for(to));
             }
             for entry in committed {
-                promises::of_an_apply(server, &entry)?;
+                invariants::of_an_apply(server, &entry)?;
                 server.node.applied(entry.id.index);
             }
             for grant in reads {
-                promises::of_a_grant(server)?;
+                invariants::of_a_grant(server)?;
                 events.push(Event::Granted(grant));
             }
             // Of a change that is refused nobody hears but its operator.
             let requests =
                 refused.into_iter().filter(|(_, why)| !matches!(why, Refusal::Change(_)));
             events.extend(requests.map(|(id, _)| Event::Refused(id)));
-            if let Some(transition) = transition.filter(|now| now.role == Role::Leader) {
-                events.push(Event::Leads(transition.term));
+            if let Some(soft_state) = soft_state.filter(|now| now.role == Role::Leader) {
+                events.push(Event::Leads(soft_state.term));
             }
             if let Some(batch) = persist {
                 server.planned.write(&batch);
@@ -283,7 +283,7 @@ impl Reaction {
                         let before = sent.len();
                         server.written(&batch, sent);
                         for message in &sent[before..] {
-                            promises::of_a_message(&server.durable, message)?;
+                            invariants::of_a_message(&server.durable, message)?;
                         }
                     }
                     DiskPace::InItsTime => server.writes.push_back(batch),

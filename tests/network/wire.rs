@@ -69,26 +69,26 @@ struct State {
     ways: BTreeMap<(u8, u8), Way>,
     /// When the last packet of a direction is due: none overtakes another.
     last: BTreeMap<(u8, u8), Instant>,
-    under_way: BinaryHeap<UnderWay>,
+    under_way: BinaryHeap<InProgress>,
     count: u64,
 }
 
 /// A packet that is due some time. The earliest is the greatest.
 #[derive(PartialEq, Eq)]
-struct UnderWay {
+struct InProgress {
     due: Instant,
     count: u64,
     to: u8,
     datagram: Vec<u8>,
 }
 
-impl Ord for UnderWay {
+impl Ord for InProgress {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (other.due, other.count).cmp(&(self.due, self.count))
     }
 }
 
-impl PartialOrd for UnderWay {
+impl PartialOrd for InProgress {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
@@ -231,7 +231,7 @@ impl Shared {
         state.last.insert((from, to), due);
         state.count += 1;
         let count = state.count;
-        state.under_way.push(UnderWay { due, count, to, datagram: datagram.to_vec() });
+        state.under_way.push(InProgress { due, count, to, datagram: datagram.to_vec() });
         drop(state);
         self.more.notify_one();
     }

@@ -16,7 +16,7 @@ use raft_node::kv::{
     Command, CompactionRequest, Machine, RangeRequest, Response, SnapshotCursor, SnapshotImport,
     Store,
 };
-use raft_node::node::image;
+use raft_node::node::snapshot_stream;
 use raft_node::proto::etcdserverpb as pb;
 use raft_node::proto::raft as wire;
 use raft_node::raft::types::{
@@ -26,7 +26,7 @@ use raft_node::raft::types::{
 use raft_node::storage::disk::{Access, Disk, DiskFile};
 use raft_node::storage::testing::SimDisk;
 use raft_node::storage::{self, DataDir, Error, Identity, Options, Record};
-use raft_node::transport::bare::{self as transport, Call, Frame, Gate};
+use raft_node::transport::bare::{self as transport, Call, Decoder, Frame};
 
 const CLUSTER: u64 = 0xc1;
 const OPTIONS: Options =
@@ -216,7 +216,7 @@ fn image_of(store: &Store) -> Vec<u8> {
     let mut cursor = SnapshotCursor::new(store);
     let mut content = Vec::new();
     while let Some(chunk) = cursor.next_chunk(store, 64).expect("nobody replaces the store") {
-        content.extend_from_slice(&image::head(&chunk));
+        content.extend_from_slice(&snapshot_stream::head(&chunk));
         content.extend_from_slice(&chunk);
     }
     content
@@ -224,7 +224,7 @@ fn image_of(store: &Store) -> Vec<u8> {
 
 /// The content of a snapshot, as it comes from a file or another member, is any bytes.
 pub fn content(bytes: &[u8]) {
-    let mut import = image::Import::default();
+    let mut import = snapshot_stream::Import::default();
     if bytes.chunks(7).any(|piece| import.take(piece).is_err()) {
         return;
     }
@@ -237,7 +237,7 @@ pub fn content(bytes: &[u8]) {
     };
     let all = store.range(&everything).expect("now can always be read");
     let written = image_of(store);
-    let mut again = image::Import::default();
+    let mut again = snapshot_stream::Import::default();
     again.take(&written).expect("what was written is read");
     let again = again.finish(7).expect("what was written is whole");
     assert_eq!(again.store().hash(0), store.hash(0), "the same meaning");
@@ -277,30 +277,30 @@ fn apply_to(
 /// good, for a wrong one is refused before anything else is looked at.
 pub fn frame(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    let gate = Gate { cluster: CLUSTER, me: node(1), peer: node(2) };
+    let decoder = Decoder { cluster: CLUSTER, me: node(1), peer: node(2) };
     let route = Some(transport::route(CLUSTER, node(2), node(1)));
     let message = match kind % 9 {
         0 => wire::VoteRequest::decode(bytes)
             .ok()
-            .and_then(|frame| gate.vote_request(&wire::VoteRequest { route, ..frame }).ok()),
+            .and_then(|frame| decoder.vote_request(&wire::VoteRequest { route, ..frame }).ok()),
         1 => wire::VoteReply::decode(bytes)
             .ok()
-            .and_then(|frame| gate.vote_reply(&wire::VoteReply { route, ..frame }).ok()),
-        2 => wire::TimeoutNowRequest::decode(bytes)
-            .ok()
-            .and_then(|frame| gate.timeout_now(&wire::TimeoutNowRequest { route, ..frame }).ok()),
+            .and_then(|frame| decoder.vote_reply(&wire::VoteReply { route, ..frame }).ok()),
+        2 => wire::TimeoutNowRequest::decode(bytes).ok().and_then(|frame| {
+            decoder.timeout_now(&wire::TimeoutNowRequest { route, ..frame }).ok()
+        }),
         3 => wire::AppendRequest::decode(bytes)
             .ok()
-            .and_then(|frame| gate.append_request(wire::AppendRequest { route, ..frame }).ok()),
+            .and_then(|frame| decoder.append_request(wire::AppendRequest { route, ..frame }).ok()),
         4 => wire::AppendReply::decode(bytes)
             .ok()
-            .and_then(|frame| gate.append_reply(&wire::AppendReply { route, ..frame }).ok()),
-        5 => wire::ForwardRequest::decode(bytes)
-            .ok()
-            .and_then(|frame| gate.forward_request(wire::ForwardRequest { route, ..frame }).ok()),
+            .and_then(|frame| decoder.append_reply(&wire::AppendReply { route, ..frame }).ok()),
+        5 => wire::ForwardRequest::decode(bytes).ok().and_then(|frame| {
+            decoder.forward_request(wire::ForwardRequest { route, ..frame }).ok()
+        }),
         6 => wire::ForwardReply::decode(bytes)
             .ok()
-            .and_then(|frame| gate.forward_reply(wire::ForwardReply { route, ..frame }).ok()),
+            .and_then(|frame| decoder.forward_reply(wire::ForwardReply { route, ..frame }).ok()),
         7 => wire::SnapshotHeader::decode(bytes).ok().and_then(|header| {
             let (term, meta) = transport::snapshot(&header).ok()?;
             let again = transport::snapshot_header(term, &meta);
@@ -310,17 +310,17 @@ pub fn frame(bytes: &[u8]) {
         // As it came, with whatever address it has.
         _ => wire::AppendRequest::decode(bytes)
             .ok()
-            .and_then(|frame| gate.append_request(frame).ok()),
+            .and_then(|frame| decoder.append_request(frame).ok()),
     };
     let Some(message) = message else { return };
     let again = match transport::encode(CLUSTER, message.clone()) {
-        Frame::Call(Call::Vote(frame)) => gate.vote_request(&frame),
-        Frame::Call(Call::TimeoutNow(frame)) => gate.timeout_now(&frame),
-        Frame::VoteReply(frame) => gate.vote_reply(&frame),
-        Frame::Append(frame) | Frame::Heartbeat(frame) => gate.append_request(frame),
-        Frame::AppendReply(frame) | Frame::HeartbeatReply(frame) => gate.append_reply(&frame),
-        Frame::Forward(frame) => gate.forward_request(frame),
-        Frame::ForwardReply(frame) => gate.forward_reply(frame),
+        Frame::Call(Call::Vote(frame)) => decoder.vote_request(&frame),
+        Frame::Call(Call::TimeoutNow(frame)) => decoder.timeout_now(&frame),
+        Frame::VoteReply(frame) => decoder.vote_reply(&frame),
+        Frame::Append(frame) | Frame::Heartbeat(frame) => decoder.append_request(frame),
+        Frame::AppendReply(frame) | Frame::HeartbeatReply(frame) => decoder.append_reply(&frame),
+        Frame::Forward(frame) => decoder.forward_request(frame),
+        Frame::ForwardReply(frame) => decoder.forward_reply(frame),
         Frame::Snapshot(_) => return,
     };
     assert_eq!(again, Ok(message), "what was let in is what would be sent");

@@ -11,14 +11,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use raft_node::node::{Event, PeerTable, RequestError};
-use raft_node::raft::{Aim, Attributes, Body, Change, Configuration, Message, NodeId};
+use raft_node::raft::{Attributes, Body, Change, Configuration, Message, NodeId, TargetRole};
 
 use crate::clients::What;
 use crate::faults::Wish;
-use crate::lives::Death;
 use crate::plan::{self, address};
 use crate::process::Ticket;
-use crate::world::{Happening, World};
+use crate::processes::Death;
+use crate::simulator::{SimEvent, Simulator};
 
 /// After so long without a word of it, a change that nobody waits for is not under way.
 const CALM_US: u64 = 10_000_000;
@@ -33,7 +33,7 @@ const UNHEARD_US: u64 = 20_000_000;
 /// Where each machine listens.
 const ADDRESSES: usize = 4;
 
-const VOTER: Aim = Aim::Voter { replaces: None };
+const VOTER: TargetRole = TargetRole::Voter { replaces: None };
 
 /// A change that somebody wants.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub struct Asked {
     pub done: bool,
 }
 
-impl World {
+impl Simulator {
     /// An operator asks the member at `at`, if that can be without harm.
     pub fn ask_change(
         &mut self,
@@ -66,7 +66,7 @@ impl World {
             if let (Change::Add { id, .. }, Some(starts_us)) = (change, starts_us)
                 && self.members[Self::place(*id)].life == 0
             {
-                let start = Happening::Start { at: Self::place(*id), life: 0 };
+                let start = SimEvent::Start { at: Self::place(*id), life: 0 };
                 self.queue.push(self.now_us + starts_us, start);
             }
         }
@@ -92,7 +92,7 @@ impl World {
         let few = standing.voters.len() <= self.plan.voters_min;
         match wish {
             Wish::Nonsense => nonsense(standing, one, other),
-            Wish::Relocate => moves,
+            Wish::UpdateAddress => moves,
             Wish::Promote if learners.is_empty() => vec![Change::Promote(of(&members, one))],
             Wish::Promote => vec![Change::Promote(of(&learners, one))],
             Wish::Remove if !few => vec![Change::Remove(of(&members, one))],
@@ -102,10 +102,10 @@ impl World {
             }
             _ if waiting.is_empty() => moves,
             Wish::Grow | Wish::Remove | Wish::RemoveLeader => vec![joining(&waiting, one, VOTER)],
-            Wish::Learn => vec![joining(&waiting, one, Aim::Learner)],
+            Wish::Learn => vec![joining(&waiting, one, TargetRole::Learner)],
             Wish::Replace => {
                 let replaces = Some(of(&members, other));
-                vec![joining(&waiting, one, Aim::Voter { replaces })]
+                vec![joining(&waiting, one, TargetRole::Voter { replaces })]
             }
             Wish::Several if few => [moves, vec![joining(&waiting, one, VOTER)]].concat(),
             Wish::Several => self.several(&waiting, one, other),
@@ -149,7 +149,7 @@ impl World {
         let mut voters = standing.voters.clone();
         for change in changes {
             match change {
-                Change::Add { id, aim: Aim::Voter { replaces }, .. } => {
+                Change::Add { id, aim: TargetRole::Voter { replaces }, .. } => {
                     voters.insert(*id);
                     voters.retain(|voter| Some(*voter) != *replaces);
                 }
@@ -159,7 +159,7 @@ impl World {
                 Change::Remove(id) => {
                     voters.remove(id);
                 }
-                Change::Add { .. } | Change::Relocate { .. } | Change::Publish { .. } => {}
+                Change::Add { .. } | Change::UpdateAddress { .. } | Change::Publish { .. } => {}
             }
         }
         self.is_calm() && !voters.is_empty() && self.has_good_quorum(&voters, None)
@@ -259,7 +259,7 @@ impl World {
         let changes = &self.asked[asked].changes;
         let moved_again = |id: NodeId| {
             let moves = |change: &&Change| match change {
-                Change::Relocate { id: moved, .. } => *moved == id,
+                Change::UpdateAddress { id: moved, .. } => *moved == id,
                 Change::Add { .. }
                 | Change::Promote(_)
                 | Change::Remove(_)
@@ -281,7 +281,7 @@ impl World {
                 Change::Publish { id, .. } => {
                     standing.attributes.contains_key(id) || standing.removed.contains(id)
                 }
-                Change::Relocate { id, address } => {
+                Change::UpdateAddress { id, address } => {
                     found(*id, standing.addresses.get(id)) == *address
                         || standing.removed.contains(id)
                         || moved_again(*id)
@@ -297,7 +297,9 @@ impl World {
         for asked in (0..self.asked.len()).filter(|asked| self.asked[*asked].done) {
             self.is_in_force(asked);
             for change in &self.asked[asked].changes {
-                let Change::Add { id, aim: Aim::Voter { replaces }, .. } = change else { continue };
+                let Change::Add { id, aim: TargetRole::Voter { replaces }, .. } = change else {
+                    continue;
+                };
                 if standing.voters.contains(id) {
                     let stays = replaces.is_some_and(|replaced| standing.is_member(replaced));
                     assert!(!stays, "{change:?}, but both are members: {standing:?}");
@@ -380,7 +382,7 @@ impl World {
         }
         circle.reached.insert(id, address.clone());
         let event = Event::PeerReached { peer: id, address };
-        self.queue.push(self.now_us, Happening::Sent { at, life, event });
+        self.queue.push(self.now_us, SimEvent::Sent { at, life, event });
     }
 
     /// Whether a member lets another one in. Who was removed is told so.
@@ -459,35 +461,35 @@ impl World {
         let at = all[which % all.len()];
         self.stats.members_revived += 1;
         let life = self.members[at].life;
-        self.queue.push(self.now_us, Happening::Start { at, life });
+        self.queue.push(self.now_us, SimEvent::Start { at, life });
     }
 }
 
 /// Whether the machine of `id` is at `address`.
 fn listens(id: NodeId, address: &str) -> bool {
-    (0..ADDRESSES).any(|which| *address == plan::address(World::place(id), which))
+    (0..ADDRESSES).any(|which| *address == plan::address(Simulator::place(id), which))
 }
 
 /// Where a member is reached: where the log says, or else where its operator did at first.
 fn found(id: NodeId, logged: Option<&String>) -> String {
-    logged.cloned().unwrap_or_else(|| address(World::place(id), 0))
+    logged.cloned().unwrap_or_else(|| address(Simulator::place(id), 0))
 }
 
 fn of(list: &[NodeId], which: usize) -> NodeId {
     list[which % list.len()]
 }
 
-fn joining(waiting: &[NodeId], which: usize, aim: Aim) -> Change {
+fn joining(waiting: &[NodeId], which: usize, aim: TargetRole) -> Change {
     let id = of(waiting, which);
-    Change::Add { id, address: address(World::place(id), 0), aim }
+    Change::Add { id, address: address(Simulator::place(id), 0), aim }
 }
 
 fn relocation(id: NodeId, which: usize) -> Change {
-    Change::Relocate { id, address: address(World::place(id), which % ADDRESSES) }
+    Change::UpdateAddress { id, address: address(Simulator::place(id), which % ADDRESSES) }
 }
 
 fn publication(id: NodeId, which: usize) -> Change {
-    let (name, client_addr) = (format!("name{which}"), address(World::place(id), 0));
+    let (name, client_addr) = (format!("name{which}"), address(Simulator::place(id), 0));
     Change::Publish { id, attributes: Attributes { name, client_addr } }
 }
 

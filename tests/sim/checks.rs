@@ -1,4 +1,4 @@
-//! The promises of Raft and of the store (`docs/verification.md`), checked over a whole world as it
+//! The promises of Raft and of the store (`docs/verification.md`), checked over a whole run as it
 //! runs: nothing here costs more than what has just happened.
 //!
 //! The checker keeps books of its own: of each member, what its log must hold by what it was asked
@@ -17,12 +17,12 @@ use raft_node::node::Replica;
 use raft_node::node::recovery::Recovered;
 use raft_node::raft::{
     Body, Configuration, Entry, EntryId, HardState, Index, Message, NodeId, Payload, Persist,
-    PersistSeq, RaftNode, Restored, Role, SnapshotMeta, Term, Transition,
+    PersistSeq, RaftNode, Restored, Role, SnapshotMeta, SoftState, Term,
 };
 use raft_node::storage::testing::SimDisk;
 
 use crate::configurations::{Configurations, decides};
-use crate::world::World;
+use crate::simulator::Simulator;
 
 /// The terms of a log: what its members agree on is named by them. And its configurations, for
 /// those say who the members are.
@@ -133,7 +133,7 @@ struct Book {
     term: Term,
     commit: Index,
     applied: Index,
-    openings: u64,
+    restarts: u64,
     /// Its disk was lost once, and with it votes that it gave.
     forgetful: bool,
     /// The last snapshot of its own that it said to be durable.
@@ -198,7 +198,7 @@ impl Checker {
     pub fn new(places: usize, first: &Configuration) -> Self {
         let first = Rc::new(first.clone());
         let births = (0..places).map(|at| {
-            let is_first = first.is_member(World::id(at));
+            let is_first = first.is_member(Simulator::id(at));
             if is_first { Rc::clone(&first) } else { Rc::default() }
         });
         let births: Vec<Rc<Configuration>> = births.collect();
@@ -267,7 +267,7 @@ impl Checker {
         for index in (from..=to).map(Index) {
             let term = raft.term_at(index).expect("nothing is forgotten that nobody applied");
             let id = EntryId { index, term };
-            let holds = |voter: NodeId| self.books[World::place(voter)].durable.log.holds(id);
+            let holds = |voter: NodeId| self.books[Simulator::place(voter)].durable.log.holds(id);
             // A configuration decides on itself; of the rest, the one that the leader had in its
             // log when it last acted, or one that it wrote since.
             let (had, has) = (self.books[at].issued.config(), raft.membership());
@@ -300,8 +300,8 @@ impl Checker {
     }
 
     /// A member reports another role, term or leader.
-    pub fn transition<T>(&mut self, at: usize, transition: Transition, replica: &Replica<T>) {
-        let Transition { term, role, leader: _ } = transition;
+    pub fn soft_state<T>(&mut self, at: usize, soft_state: SoftState, replica: &Replica<T>) {
+        let SoftState { term, role, leader: _ } = soft_state;
         if role != Role::Leader || self.leaders.get(&term) == Some(&at) {
             return;
         }
@@ -309,12 +309,12 @@ impl Checker {
         assert_eq!(other, None, "election safety: members {at} and {other:?} lead term {term}");
         self.elections += 1;
         // Nothing was written since the votes were counted.
-        let (id, config) = (World::id(at), Rc::clone(self.books[at].issued.config()));
+        let (id, config) = (Simulator::id(at), Rc::clone(self.books[at].issued.config()));
         // Whom only an uncommitted entry leaves out may have to lead, to commit it (thesis §4.2.2).
         let committed = replica.raft().membership_at(replica.raft().committed());
         let may_lead = config.is_voter(id) || committed.is_voter(id);
         assert!(may_lead, "member {at} leads and is no voter: {config:?}");
-        let votes = |voter: NodeId| self.books[World::place(voter)].may_have_voted(id, term);
+        let votes = |voter: NodeId| self.books[Simulator::place(voter)].may_have_voted(id, term);
         assert!(decides(&config, votes), "member {at} leads {term} without a quorum of {config:?}");
         // With the last committed entry a log holds, by log matching, all before it.
         let last = self.committed();
@@ -460,10 +460,10 @@ impl Checker {
     /// made to lie, which the caller judges.
     pub fn recovered(&mut self, at: usize, recovered: &Recovered<SimDisk>) -> Memory {
         let committed = self.committed();
-        let Recovered { restored, applied, machine, openings, latest_snapshot, .. } = recovered;
+        let Recovered { restored, applied, machine, restarts, latest_snapshot, .. } = recovered;
         let book = &mut self.books[at];
-        assert!(*openings > book.openings, "member {at}: opening {openings} is not its first");
-        book.openings = *openings;
+        assert!(*restarts > book.restarts, "member {at}: opening {restarts} is not its first");
+        book.restarts = *restarts;
         let mut disk = book.durable.clone();
         let mut explained = disk.explains(restored);
         for batch in &book.pending {
@@ -490,7 +490,7 @@ impl Checker {
             term: restored.hard_state.term,
             commit: applied.index,
             applied: applied.index,
-            openings: *openings,
+            restarts: *restarts,
             snapshot: *latest_snapshot,
             pending: VecDeque::new(),
             forgetful: book.forgetful,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
-use raft_node::proof::{Mark, Mutant};
+use raft_node::testpoints::{Mark, Mutant};
 
 use crate::plan::{Cut, Length};
 use crate::run::Run;
@@ -58,7 +58,7 @@ struct SweepArgs {
 struct SeedArgs {
     /// Which
     seed: u64,
-    /// A short world, as in the tests
+    /// A short run, as in the tests
     #[arg(long)]
     short: bool,
     /// Tell what happens

@@ -11,7 +11,7 @@ use raft_node::node::{Applied, Event, RequestError};
 
 use crate::linearizability::{Answer, ClientId, Freshness, OperationId, Request as Asked, Time};
 use crate::process::Ticket;
-use crate::world::{Happening, World};
+use crate::simulator::{SimEvent, Simulator};
 
 /// How soon a client tries again after a refusal.
 const RETRY_US: u64 = 100_000;
@@ -60,11 +60,11 @@ pub enum What {
     Vote { candidate: usize, term: raft_node::raft::Term },
     /// A change of the membership.
     Change { asked: usize },
-    /// A check by the world itself; whether it went well.
+    /// A check by the simulator itself; whether it went well.
     Audit { written: Option<OperationId>, done: Option<bool> },
 }
 
-impl World {
+impl Simulator {
     /// A client has something to do.
     pub fn wake(&mut self, client: usize) {
         let enough = self.history.operations.len() >= self.plan.workload.requests_max;
@@ -72,12 +72,12 @@ impl World {
             return;
         }
         if self.clients[client].burst == 0 {
-            self.clients[client].burst = self.whim.around(self.plan.workload.burst) + 1;
+            self.clients[client].burst = self.workload_rng.around(self.plan.workload.burst) + 1;
         }
         let asked = self.think(client);
-        if self.whim.one_in(16) {
+        if self.workload_rng.one_in(16) {
             let homes = self.homes();
-            self.clients[client].home = homes[self.whim.below(homes.len() as u64) as usize];
+            self.clients[client].home = homes[self.workload_rng.below(homes.len() as u64) as usize];
         }
         self.ask(client, asked);
     }
@@ -97,9 +97,9 @@ impl World {
         let ticket = self.open(at, What::Operation { client, operation, waits: true });
         self.clients[client].waiting = Some(ticket);
         let patience_us = self.plan.workload.patience_us;
-        self.queue.push(self.now_us + patience_us, Happening::GiveUp { client, ticket });
+        self.queue.push(self.now_us + patience_us, SimEvent::GiveUp { client, ticket });
         let life = self.members[at].life;
-        self.queue.push(self.now_us, Happening::Request { at, life, ticket });
+        self.queue.push(self.now_us, SimEvent::Request { at, life, ticket });
     }
 
     /// A new request at a member that runs.
@@ -110,7 +110,7 @@ impl World {
         ticket
     }
 
-    /// The world itself asks a member, to see that it answers: for a write or for a read.
+    /// The simulator itself asks a member, to see that it answers: for a write or for a read.
     pub fn audit(&mut self, at: usize, reads: bool) -> Ticket {
         let written = (!reads).then(|| {
             let value = format!("audit {}", self.requests.len()).into();
@@ -120,7 +120,7 @@ impl World {
         });
         let ticket = self.open(at, What::Audit { written, done: None });
         let life = self.members[at].life;
-        self.queue.push(self.now_us, Happening::Request { at, life, ticket });
+        self.queue.push(self.now_us, SimEvent::Request { at, life, ticket });
         ticket
     }
 
@@ -151,9 +151,9 @@ impl World {
     /// Everything that a linearizable read must see is applied: it looks, now or a little later.
     pub fn may_read(&mut self, at: usize, ticket: Ticket) {
         let life = self.members[at].life;
-        if self.chance.one_in(4) {
-            let at_us = self.now_us + self.chance.below(2000);
-            self.queue.push(at_us, Happening::Look { at, life, ticket });
+        if self.rng.one_in(4) {
+            let at_us = self.now_us + self.rng.below(2000);
+            self.queue.push(at_us, SimEvent::Look { at, life, ticket });
         } else {
             self.look(at, life, ticket);
         }
@@ -303,10 +303,10 @@ impl World {
         }
         homes.retain(|home| *home != mind.home);
         if !homes.is_empty() {
-            mind.home = homes[self.whim.below(homes.len() as u64) as usize];
+            mind.home = homes[self.workload_rng.below(homes.len() as u64) as usize];
         }
-        let at_us = self.now_us + self.whim.around(RETRY_US) + 1;
-        self.queue.push(at_us, Happening::Wake { client });
+        let at_us = self.now_us + self.workload_rng.around(RETRY_US) + 1;
+        self.queue.push(at_us, SimEvent::Wake { client });
     }
 
     /// A client goes on with its burst, or rests.
@@ -316,16 +316,19 @@ impl World {
         mind.waiting = None;
         mind.burst -= 1;
         let rest_us = if mind.burst == 0 { workload.pause_us } else { workload.think_us };
-        let at_us = self.now_us + self.whim.around(rest_us) + 1;
-        self.queue.push(at_us, Happening::Wake { client });
+        let at_us = self.now_us + self.workload_rng.around(rest_us) + 1;
+        self.queue.push(at_us, SimEvent::Wake { client });
     }
 
     /// What a client asks next.
     fn think(&mut self, client: usize) -> Asked {
-        let freshness =
-            if self.whim.one_in(5) { Freshness::Serializable } else { Freshness::Linearizable };
-        if self.whim.below(100) < self.plan.workload.reads {
-            if self.whim.one_in(10) {
+        let freshness = if self.workload_rng.one_in(5) {
+            Freshness::Serializable
+        } else {
+            Freshness::Linearizable
+        };
+        if self.workload_rng.below(100) < self.plan.workload.reads {
+            if self.workload_rng.one_in(10) {
                 let success = vec![
                     RequestOp::Range(self.range(client)),
                     RequestOp::Range(self.range(client)),
@@ -336,12 +339,12 @@ impl World {
             }
             return Asked::Range(self.range(client), freshness);
         }
-        Asked::Write(match self.whim.below(20) {
+        Asked::Write(match self.workload_rng.below(20) {
             0..=9 => Command::Put(self.put(client)),
             10..=11 => Command::DeleteRange(self.delete(client)),
             12..=18 => self.txn(client),
             _ => {
-                let back = self.whim.below(30).cast_signed();
+                let back = self.workload_rng.below(30).cast_signed();
                 let revision = self.clients[client].revision - back;
                 Command::Compact(CompactionRequest { revision: revision.max(1) })
             }
@@ -349,47 +352,49 @@ impl World {
     }
 
     fn key(&mut self) -> Bytes {
-        let number = self.whim.below(self.plan.workload.keys);
+        let number = self.workload_rng.below(self.plan.workload.keys);
         Bytes::from(format!("k{number}"))
     }
 
     fn put(&mut self, client: usize) -> PutRequest {
         self.clients[client].written += 1;
         let mut value = format!("{client}-{}-", self.clients[client].written).into_bytes();
-        let length = self.whim.below(self.plan.workload.value_bytes) as usize;
+        let length = self.workload_rng.below(self.plan.workload.value_bytes) as usize;
         value.resize(value.len().max(length), b'.');
-        let (key, prev_kv) = (self.key(), self.whim.one_in(2));
+        let (key, prev_kv) = (self.key(), self.workload_rng.one_in(2));
         PutRequest { key, value: value.into(), prev_kv, ..PutRequest::default() }
     }
 
     fn delete(&mut self, _: usize) -> DeleteRangeRequest {
         let key = self.key();
-        let range_end = if self.whim.one_in(4) { Bytes::from_static(b"k9") } else { Bytes::new() };
-        DeleteRangeRequest { key, range_end, prev_kv: self.whim.one_in(2) }
+        let range_end =
+            if self.workload_rng.one_in(4) { Bytes::from_static(b"k9") } else { Bytes::new() };
+        DeleteRangeRequest { key, range_end, prev_kv: self.workload_rng.one_in(2) }
     }
 
     fn range(&mut self, client: usize) -> RangeRequest {
         let mut range = RangeRequest { key: self.key(), ..RangeRequest::default() };
-        if self.whim.one_in(4) {
+        if self.workload_rng.one_in(4) {
             range.key = Bytes::from_static(b"k");
             range.range_end = Bytes::from_static(b"l");
-            range.limit = self.whim.below(5).cast_signed();
+            range.limit = self.workload_rng.below(5).cast_signed();
         }
-        if self.whim.one_in(10) {
-            let back = self.whim.below(20).cast_signed() - 2;
+        if self.workload_rng.one_in(10) {
+            let back = self.workload_rng.below(20).cast_signed() - 2;
             range.revision = (self.clients[client].revision - back).max(0);
         }
         range
     }
 
     fn compare(&mut self, client: usize) -> Compare {
-        let revision = self.clients[client].revision - self.whim.below(10).cast_signed();
-        let target = if self.whim.one_in(4) {
-            CompareTarget::Version(self.whim.below(3).cast_signed())
+        let revision = self.clients[client].revision - self.workload_rng.below(10).cast_signed();
+        let target = if self.workload_rng.one_in(4) {
+            CompareTarget::Version(self.workload_rng.below(3).cast_signed())
         } else {
             CompareTarget::Mod(revision)
         };
-        let result = if self.whim.one_in(2) { CompareResult::Less } else { CompareResult::Greater };
+        let result =
+            if self.workload_rng.one_in(2) { CompareResult::Less } else { CompareResult::Greater };
         Compare { key: self.key(), range_end: Bytes::new(), result, target }
     }
 

@@ -1,9 +1,9 @@
-//! What goes wrong, decided before the world begins: a list that can be shortened, told and run
+//! What goes wrong, decided before the run begins: a list that can be shortened, told and run
 //! again. Whom it strikes is fixed when it strikes.
 
 use std::fmt;
 
-use crate::chance::Chance;
+use crate::rng::Rng;
 
 /// One decision of the injector.
 #[derive(Clone, Debug)]
@@ -16,8 +16,8 @@ pub struct Decision {
 
 impl Decision {
     /// The power goes while somebody starts for the first time.
-    pub fn at_first_start(chance: &mut Chance, members: u64) -> Self {
-        let (member, operations) = (chance.below(members) as usize, chance.below(14));
+    pub fn at_first_start(rng: &mut Rng, members: u64) -> Self {
+        let (member, operations) = (rng.below(members) as usize, rng.below(14));
         let fault = Fault::PowerCutAt { whom: Whom::Member(member), operations };
         Self { at_us: 0, fault }
     }
@@ -84,7 +84,7 @@ pub enum Fault {
     /// An operator wants another leader.
     Transfer { to: Option<usize> },
     /// A stranger asks for a vote in a candidate's name.
-    AskVote { at: usize, candidate: usize, terms_ahead: u64 },
+    VoteRequest { at: usize, candidate: usize, terms_ahead: u64 },
     /// The data directory is emptied, if that breaks no promise that others rely on.
     Wipe { whom: Whom },
     /// An operator asks a member for a change of the membership. If it is of a new machine, that
@@ -110,7 +110,7 @@ pub enum Wish {
     /// A new machine takes a member's place.
     Replace,
     /// A member moves.
-    Relocate,
+    UpdateAddress,
     /// Several things in one step.
     Several,
     /// Something that cannot be.
@@ -118,37 +118,37 @@ pub enum Wish {
 }
 
 /// The wishes of `for_us`, about `every_us` apart.
-pub fn changes(chance: &mut Chance, places: u64, for_us: u64, every_us: u64) -> Vec<Decision> {
+pub fn changes(rng: &mut Rng, places: u64, for_us: u64, every_us: u64) -> Vec<Decision> {
     let mut decisions = Vec::new();
-    let mut at_us = chance.around(every_us);
+    let mut at_us = rng.around(every_us);
     while at_us < for_us {
-        decisions.push(Decision { at_us, fault: change(chance, places) });
+        decisions.push(Decision { at_us, fault: change(rng, places) });
         // Two at once, now and then, at two members.
-        let soon = if chance.one_in(6) { 20_000 } else { every_us };
-        at_us += chance.around(soon) + 1;
+        let soon = if rng.one_in(6) { 20_000 } else { every_us };
+        at_us += rng.around(soon) + 1;
     }
     decisions
 }
 
-fn change(chance: &mut Chance, places: u64) -> Fault {
-    let (one, other) = (chance.below(places) as usize, chance.below(64) as usize);
-    if chance.one_in(12) {
+fn change(rng: &mut Rng, places: u64) -> Fault {
+    let (one, other) = (rng.below(places) as usize, rng.below(64) as usize);
+    if rng.one_in(12) {
         return Fault::Revive { which: one };
     }
-    let asked = chance.below(places) as usize;
-    let via = if chance.one_in(2) { Whom::Leader(asked) } else { Whom::Member(asked) };
-    let wish = match chance.below(20) {
+    let asked = rng.below(places) as usize;
+    let via = if rng.one_in(2) { Whom::Leader(asked) } else { Whom::Member(asked) };
+    let wish = match rng.below(20) {
         0..=4 => Wish::Grow,
         5 => Wish::Learn,
         6..=7 => Wish::Promote,
         8..=10 => Wish::Remove,
         11..=12 => Wish::RemoveLeader,
         13..=14 => Wish::Replace,
-        15 => Wish::Relocate,
+        15 => Wish::UpdateAddress,
         16..=18 => Wish::Several,
         _ => Wish::Nonsense,
     };
-    let starts_us = (!chance.one_in(8)).then(|| chance.around(300_000));
+    let starts_us = (!rng.one_in(8)).then(|| rng.around(300_000));
     Fault::Change { via, wish, one, other, starts_us }
 }
 
@@ -159,7 +159,7 @@ impl fmt::Display for Decision {
     }
 }
 
-/// Which faults a world knows, as bits: each seed has its own weather.
+/// Which faults a run may have, as bits: each seed has its own profile.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather(u32);
 
@@ -167,80 +167,74 @@ const KINDS: u32 = 24;
 
 impl Weather {
     /// Some faults, rarely none, sometimes all.
-    pub fn draw(chance: &mut Chance) -> Self {
+    pub fn draw(rng: &mut Rng) -> Self {
         let all = (1 << KINDS) - 1;
-        let bits = match chance.below(8) {
+        let bits = match rng.below(8) {
             0 => all,
-            1 => chance.next() as u32 & chance.next() as u32 & all,
-            _ => chance.next() as u32 & all,
+            1 => rng.next() as u32 & rng.next() as u32 & all,
+            _ => rng.next() as u32 & all,
         };
         Self(bits)
     }
 
     /// The decisions of `for_us`, about `every_us` apart.
-    pub fn decide(
-        self,
-        chance: &mut Chance,
-        members: u64,
-        for_us: u64,
-        every_us: u64,
-    ) -> Vec<Decision> {
+    pub fn decide(self, rng: &mut Rng, members: u64, for_us: u64, every_us: u64) -> Vec<Decision> {
         let mut decisions = Vec::new();
-        let mut at_us = chance.around(every_us);
+        let mut at_us = rng.around(every_us);
         while at_us < for_us {
-            let kind = chance.below(u64::from(KINDS)) as u32;
+            let kind = rng.below(u64::from(KINDS)) as u32;
             if self.0 & (1 << kind) != 0 {
-                let fault = draw(kind, chance, members);
+                let fault = draw(kind, rng, members);
                 decisions.push(Decision { at_us, fault });
             }
-            at_us += chance.around(every_us) + 1;
+            at_us += rng.around(every_us) + 1;
         }
         decisions
     }
 }
 
-fn draw(kind: u32, chance: &mut Chance, members: u64) -> Fault {
-    let member = chance.below(members) as usize;
-    let other = (member as u64 + 1 + chance.below(members - 1)) % members;
+fn draw(kind: u32, rng: &mut Rng, members: u64) -> Fault {
+    let member = rng.below(members) as usize;
+    let other = (member as u64 + 1 + rng.below(members - 1)) % members;
     let other = other as usize;
-    let whom = if chance.one_in(2) { Whom::Leader(member) } else { Whom::Member(member) };
-    let set = chance.between(1, (1 << members) - 2);
-    let for_us = chance.around(3_000_000) + 1000;
-    let down_us = chance.around(2_000_000) + 1000;
-    let operations = chance.below(40);
+    let whom = if rng.one_in(2) { Whom::Leader(member) } else { Whom::Member(member) };
+    let set = rng.between(1, (1 << members) - 2);
+    let for_us = rng.around(3_000_000) + 1000;
+    let down_us = rng.around(2_000_000) + 1000;
+    let operations = rng.below(40);
     match kind {
         0 => Fault::Partition { set, for_us },
         1 => Fault::Isolate { whom, for_us },
         2 => Fault::OneWay { set, for_us },
         3 => Fault::Bridge { whom, set, for_us },
         4 => {
-            let by_us = chance.around(100_000);
+            let by_us = rng.around(100_000);
             Fault::SlowLink { from: member, to: other, by_us, for_us }
         }
-        5 if chance.one_in(2) => Fault::Refuse { whom, for_us },
+        5 if rng.one_in(2) => Fault::Refuse { whom, for_us },
         5 => Fault::Disconnect { one: member, other },
-        6 => Fault::Pause { whom, for_us: chance.around(800_000) + 1000 },
+        6 => Fault::Pause { whom, for_us: rng.around(800_000) + 1000 },
         7 => Fault::Kill { whom, down_us },
-        8 => Fault::PowerCut { set: chance.between(1, (1 << members) - 1), down_us },
+        8 => Fault::PowerCut { set: rng.between(1, (1 << members) - 1), down_us },
         9 => Fault::PowerCutOne { whom, down_us },
         10 => Fault::PowerCutAt { whom, operations },
         11 => Fault::Stop { whom, down_us },
-        12 => Fault::SlowDisk { whom, times: chance.between(3, 200), for_us },
+        12 => Fault::SlowDisk { whom, times: rng.between(3, 200), for_us },
         13 => Fault::HungDisk { whom, for_us },
         14 => Fault::WriteError { whom, operations },
-        15 => Fault::ReadError { whom, reads: chance.below(20), down_us },
-        16 => Fault::DiskFull { whom, room_bytes: chance.below(1 << 15), for_us },
-        17 => Fault::BitRot { whom, place: chance.next(), down_us },
+        15 => Fault::ReadError { whom, reads: rng.below(20), down_us },
+        16 => Fault::DiskFull { whom, room_bytes: rng.below(1 << 15), for_us },
+        17 => Fault::BitRot { whom, place: rng.next(), down_us },
         18 => Fault::LostWrite { whom, operations },
-        19 => Fault::MisdirectedWrite { whom, operations, sectors: chance.between(1, 9) },
-        20 => Fault::ClockJump { whom, ticks: chance.between(1, 200) },
-        21 => Fault::ClockRate { whom, percent: chance.between(10, 300), for_us },
+        19 => Fault::MisdirectedWrite { whom, operations, sectors: rng.between(1, 9) },
+        20 => Fault::ClockJump { whom, ticks: rng.between(1, 200) },
+        21 => Fault::ClockRate { whom, percent: rng.between(10, 300), for_us },
         22 => {
-            if chance.one_in(3) {
-                let terms_ahead = chance.below(3);
-                return Fault::AskVote { at: member, candidate: other, terms_ahead };
+            if rng.one_in(3) {
+                let terms_ahead = rng.below(3);
+                return Fault::VoteRequest { at: member, candidate: other, terms_ahead };
             }
-            Fault::Transfer { to: chance.one_in(2).then_some(member) }
+            Fault::Transfer { to: rng.one_in(2).then_some(member) }
         }
         _ => Fault::Wipe { whom },
     }

@@ -11,17 +11,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use libtest_mimic::Failed;
 
 use raft_node::node::Event;
-use raft_node::proof::{self, Mutant};
 use raft_node::raft::{
     Body, Configuration, Entry, EntryId, Index, Message, NodeId, Payload, Proposal, Refusal,
     RequestId, SnapshotMeta, Term,
 };
+use raft_node::testpoints::{self, Mutant};
 use raft_node::transport::testing;
 
-use crate::chance::Chance;
 use crate::hosts;
 use crate::plan::Plan;
-use crate::world::{CLUSTER, World};
+use crate::rng::Rng;
+use crate::simulator::{CLUSTER, Simulator};
 
 const SEEDS: u64 = 6;
 
@@ -40,32 +40,32 @@ fn stranger() -> NodeId {
     NodeId::new(99).expect("positive")
 }
 
-fn world(seed: u64) -> World {
-    let mut world = World::new(Plan { decisions: Vec::new(), ..hosts::plan(seed) }, false);
-    world.run_until(BEGIN_US);
-    world
+fn simulator(seed: u64) -> Simulator {
+    let mut simulator = Simulator::new(Plan { decisions: Vec::new(), ..hosts::plan(seed) }, false);
+    simulator.run_until(BEGIN_US);
+    simulator
 }
 
 /// The trial: under its own id, all the time.
 pub fn a_host_that_is_no_member_moves_nothing() -> Result<(), Failed> {
     for seed in 0..SEEDS {
-        let mut world = world(seed);
-        let mut chance = Chance::new(seed, 77);
-        let before = (world.leader(), world.checker.elections);
-        harass(&mut world, &mut chance);
-        if (world.leader(), world.checker.elections) != before {
+        let mut simulator = simulator(seed);
+        let mut rng = Rng::new(seed, 77);
+        let before = (simulator.leader(), simulator.checker.elections);
+        harass(&mut simulator, &mut rng);
+        if (simulator.leader(), simulator.checker.elections) != before {
             return Err(format!("seed {seed}: an election, for the word of a stranger").into());
         }
-        let old = world.leader().ok_or("nobody leads")?;
-        world.members[old].paused_until_us = Some(u64::MAX);
-        harass(&mut world, &mut chance);
-        if world.leader().is_none_or(|leader| leader == old) {
+        let old = simulator.leader().ok_or("nobody leads")?;
+        simulator.members[old].paused_until_us = Some(u64::MAX);
+        harass(&mut simulator, &mut rng);
+        if simulator.leader().is_none_or(|leader| leader == old) {
             return Err(format!("seed {seed}: a stranger kept the others from a leader").into());
         }
-        world.resume(old);
-        world.run_until(world.now_us + RECOVERY_US);
-        works(&world, seed)?;
-        world.judge();
+        simulator.resume(old);
+        simulator.run_until(simulator.now_us + RECOVERY_US);
+        works(&simulator, seed)?;
+        simulator.judge();
     }
     Ok(())
 }
@@ -73,12 +73,12 @@ pub fn a_host_that_is_no_member_moves_nothing() -> Result<(), Failed> {
 /// The trial: one message in the name of a member.
 pub fn one_forged_message_does_no_lasting_harm() -> Result<(), Failed> {
     for seed in 0..10 * SEEDS {
-        let mut world = world(seed % SEEDS);
-        let mut chance = Chance::new(seed, 78);
-        let from = World::id(chance.below(3) as usize);
-        let at = (World::place(from) + 1 + chance.below(2) as usize) % 3;
+        let mut simulator = simulator(seed % SEEDS);
+        let mut rng = Rng::new(seed, 78);
+        let from = Simulator::id(rng.below(3) as usize);
+        let at = (Simulator::place(from) + 1 + rng.below(2) as usize) % 3;
         let forged = loop {
-            let forged = forge(&world, &mut chance, from, at);
+            let forged = forge(&simulator, &mut rng, from, at);
             let lies = matches!(
                 forged.body,
                 Body::Append { .. }
@@ -93,10 +93,10 @@ pub fn one_forged_message_does_no_lasting_harm() -> Result<(), Failed> {
                 break forged;
             }
         };
-        say(&mut world, at, forged);
-        world.run_until(world.now_us + RECOVERY_US);
-        works(&world, seed)?;
-        world.judge();
+        say(&mut simulator, at, forged);
+        simulator.run_until(simulator.now_us + RECOVERY_US);
+        works(&simulator, seed)?;
+        simulator.judge();
     }
     Ok(())
 }
@@ -109,10 +109,10 @@ pub fn a_cluster_that_believes_strangers_or_any_term_is_found_out() -> Result<()
         (Mutant::TermUnbounded, one_forged_message_does_no_lasting_harm),
     ];
     for (mutant, trial) in judged {
-        proof::set_mutant(Some(mutant));
+        testpoints::set_mutant(Some(mutant));
         // What the members assert of themselves counts too.
         let outcome = catch_unwind(AssertUnwindSafe(trial));
-        proof::set_mutant(None);
+        testpoints::set_mutant(None);
         if matches!(outcome, Ok(Ok(()))) {
             return Err(format!("{} survives", mutant.name()).into());
         }
@@ -121,10 +121,10 @@ pub fn a_cluster_that_believes_strangers_or_any_term_is_found_out() -> Result<()
 }
 
 /// One leads, in a term that leaves room, and the others follow it.
-fn works(world: &World, seed: u64) -> Result<(), Failed> {
-    let leader = world.leader().ok_or_else(|| format!("seed {seed}: nobody leads"))?;
-    let id = World::id(leader);
-    for (at, process) in world.up() {
+fn works(simulator: &Simulator, seed: u64) -> Result<(), Failed> {
+    let leader = simulator.leader().ok_or_else(|| format!("seed {seed}: nobody leads"))?;
+    let id = Simulator::id(leader);
+    for (at, process) in simulator.up() {
         let raft = process.replica.raft();
         if raft.leader() != Some(id) || raft.term() > TERM_MAX {
             let (term, leader) = (raft.term(), raft.leader());
@@ -134,43 +134,43 @@ fn works(world: &World, seed: u64) -> Result<(), Failed> {
     Ok(())
 }
 
-fn harass(world: &mut World, chance: &mut Chance) {
-    let until_us = world.now_us + SPEAKS_US;
-    while world.now_us < until_us {
-        let at = chance.below(3) as usize;
-        if world.members[at].paused_until_us.is_none() {
-            let message = forge(world, chance, stranger(), at);
-            say(world, at, message);
+fn harass(simulator: &mut Simulator, rng: &mut Rng) {
+    let until_us = simulator.now_us + SPEAKS_US;
+    while simulator.now_us < until_us {
+        let at = rng.below(3) as usize;
+        if simulator.members[at].paused_until_us.is_none() {
+            let message = forge(simulator, rng, stranger(), at);
+            say(simulator, at, message);
         }
-        world.run_until(world.now_us + 1 + chance.below(2 * EVERY_US));
+        simulator.run_until(simulator.now_us + 1 + rng.below(2 * EVERY_US));
     }
 }
 
 /// Past the gate of the transport, if it lets it pass.
-fn say(world: &mut World, at: usize, message: Message) {
+fn say(simulator: &mut Simulator, at: usize, message: Message) {
     if let Ok(message) = testing::carry(CLUSTER, message, |_| {}) {
-        world.give(at, Event::Message(message));
+        simulator.give(at, Event::Message(message));
     }
 }
 
 /// Something that looks right to `at`, more or less.
-fn forge(world: &World, chance: &mut Chance, from: NodeId, at: usize) -> Message {
-    let process = world.members[at].process.as_ref().expect("nothing fails here");
+fn forge(simulator: &Simulator, rng: &mut Rng, from: NodeId, at: usize) -> Message {
+    let process = simulator.members[at].process.as_ref().expect("nothing fails here");
     let raft = process.replica.raft();
     let own = raft.term().0;
-    let term = chance.pick(&[own, own + 1, own + 1, own + (1 << 33), 1 << 62, 0]);
+    let term = rng.pick(&[own, own + 1, own + 1, own + (1 << 33), 1 << 62, 0]);
     let last = raft.last_index();
-    let index = chance.pick(&[last, last.next(), Index(0), Index(1 << 62)]);
-    let body = forge_body(chance, from, own, last, index);
-    Message { from, to: World::id(at), term: Term(term), body }
+    let index = rng.pick(&[last, last.next(), Index(0), Index(1 << 62)]);
+    let body = forge_body(rng, from, own, last, index);
+    Message { from, to: Simulator::id(at), term: Term(term), body }
 }
 
-fn forge_body(chance: &mut Chance, from: NodeId, own: u64, last: Index, index: Index) -> Body {
-    let (yes, pre_vote) = (chance.one_in(2), chance.one_in(2));
-    let id = RequestId { origin: from, sequence: chance.next() >> 1 };
+fn forge_body(rng: &mut Rng, from: NodeId, own: u64, last: Index, index: Index) -> Body {
+    let (yes, pre_vote) = (rng.one_in(2), rng.one_in(2));
+    let id = RequestId { origin: from, sequence: rng.next() >> 1 };
     let config = Configuration::of_voters([from]);
     let place = |index: Index| EntryId { term: Term(own.min(index.0)), index };
-    match chance.below(15) {
+    match rng.below(15) {
         0 | 1 => Body::RequestVote { last: place(index), pre_vote, transfer: yes },
         2 => Body::Vote { granted: yes, pre_vote },
         3 => {
@@ -180,12 +180,8 @@ fn forge_body(chance: &mut Chance, from: NodeId, own: u64, last: Index, index: I
         }
         4 => Body::Appended { last: index },
         5 => Body::Rejected { prev: index, hint: EntryId::default() },
-        6 => Body::Heartbeat {
-            commit: index,
-            round: chance.below(9),
-            successor: yes.then_some(from),
-        },
-        7 => Body::HeartbeatReply { round: chance.next() },
+        6 => Body::Heartbeat { commit: index, round: rng.below(9), successor: yes.then_some(from) },
+        7 => Body::HeartbeatReply { round: rng.next() },
         8 => Body::InstallSnapshot { meta: SnapshotMeta { last: place(index.next()), config } },
         9 => Body::TimeoutNow,
         10 => Body::Propose { proposals: vec![Proposal { id, data: b"poison".as_slice().into() }] },

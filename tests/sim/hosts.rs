@@ -7,10 +7,10 @@
 
 use libtest_mimic::Failed;
 
-use crate::chance::Chance;
 use crate::faults::{Decision, Fault, Whom};
 use crate::plan::{Cut, Length, Links, Plan};
-use crate::world::World;
+use crate::rng::Rng;
+use crate::simulator::Simulator;
 
 /// The first leader has long been elected.
 const BEGIN_US: u64 = 5_000_000;
@@ -58,16 +58,16 @@ pub fn plan(seed: u64) -> Plan {
 
 /// When the processes stand still, and for how long. About one turn in forty is a long one.
 fn pauses(seed: u64) -> Vec<Decision> {
-    let mut chance = Chance::new(seed, 7);
+    let mut rng = Rng::new(seed, 7);
     let mut decisions = Vec::new();
     for member in 0..3 {
         let mut at_us = BEGIN_US;
         while at_us < BEGIN_US + LOADED_US {
-            at_us += 1000 + chance.around(15_000);
-            let for_us = match chance.below(40) {
-                0 => chance.between(100_000, 400_000),
-                1..=5 => chance.between(40_000, 120_000),
-                _ => chance.between(2000, 40_000),
+            at_us += 1000 + rng.around(15_000);
+            let for_us = match rng.below(40) {
+                0 => rng.between(100_000, 400_000),
+                1..=5 => rng.between(40_000, 120_000),
+                _ => rng.between(2000, 40_000),
             };
             let whom = Whom::Member(member);
             decisions.push(Decision { at_us, fault: Fault::Pause { whom, for_us } });
@@ -78,18 +78,18 @@ fn pauses(seed: u64) -> Vec<Decision> {
 }
 
 /// How long the cluster is without a leader when its leader stands still.
-fn failover_us(world: &mut World) -> Result<u64, Failed> {
-    let old = world.leader().ok_or("nobody leads")?;
-    let from_us = world.now_us;
-    world.members[old].paused_until_us = Some(u64::MAX);
-    while world.leader() == Some(old) {
-        world.run_until(world.now_us + 1000);
-        if world.now_us > from_us + 20_000_000 {
+fn failover_us(simulator: &mut Simulator) -> Result<u64, Failed> {
+    let old = simulator.leader().ok_or("nobody leads")?;
+    let from_us = simulator.now_us;
+    simulator.members[old].paused_until_us = Some(u64::MAX);
+    while simulator.leader() == Some(old) {
+        simulator.run_until(simulator.now_us + 1000);
+        if simulator.now_us > from_us + 20_000_000 {
             return Err("no failover".into());
         }
     }
-    let took_us = world.now_us - from_us;
-    world.resume(old);
+    let took_us = simulator.now_us - from_us;
+    simulator.resume(old);
     Ok(took_us)
 }
 
@@ -97,23 +97,23 @@ fn failover_us(world: &mut World) -> Result<u64, Failed> {
 pub fn loaded_hosts_bear_their_leader_and_calm_ones_replace_it_as_fast_as_ever()
 -> Result<(), Failed> {
     for seed in 0..SEEDS {
-        let mut world = World::new(Plan { decisions: pauses(seed), ..plan(seed) }, false);
-        world.run_until(BEGIN_US);
-        let before = world.checker.elections;
-        world.run_until(BEGIN_US + LOADED_US);
-        let elections = world.checker.elections - before;
+        let mut simulator = Simulator::new(Plan { decisions: pauses(seed), ..plan(seed) }, false);
+        simulator.run_until(BEGIN_US);
+        let before = simulator.checker.elections;
+        simulator.run_until(BEGIN_US + LOADED_US);
+        let elections = simulator.checker.elections - before;
         if elections > ELECTIONS_MAX {
             return Err(format!("seed {seed}: {elections} elections, and nobody was gone").into());
         }
-        world.run_until(BEGIN_US + LOADED_US + CALM_US);
+        simulator.run_until(BEGIN_US + LOADED_US + CALM_US);
         for _ in 0..3 {
-            let took_us = failover_us(&mut world)?;
+            let took_us = failover_us(&mut simulator)?;
             if took_us > FAILOVER_US_MAX {
                 return Err(format!("seed {seed}: a failover took {took_us} us").into());
             }
-            world.run_until(world.now_us + 20_000_000);
+            simulator.run_until(simulator.now_us + 20_000_000);
         }
-        world.judge();
+        simulator.judge();
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Whole members in a simulated world: the production code from the gate of the transport to the
+//! Whole members in a simulated world: the production code from the decoder of the transport to the
 //! disk, on one thread, in simulated time, from a seed.
 //!
-//! Reading order: [`plan`] and [`faults`] are what a seed makes of the world; [`world`] turns it;
+//! Reading order: [`plan`] and [`faults`] are what a seed makes of a run; [`simulator`] runs it;
 //! [`checks`] is what it promises; [`run`] is its course from faults over healing to the verdict.
 //! [`sweep`] runs many, [`shrink`] makes a short story of one, [`cli`] has the commands.
 //!
@@ -12,7 +12,6 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
-mod chance;
 mod changes;
 mod checks;
 mod cli;
@@ -21,25 +20,26 @@ mod configurations;
 mod faults;
 mod hostile;
 mod hosts;
-mod lives;
+mod nemesis;
 mod network;
 mod plan;
 mod process;
+mod processes;
 mod queue;
+mod rng;
 mod run;
 mod shrink;
+mod simulator;
 mod stats;
-mod strikes;
 mod sweep;
 mod transfers;
 mod trials;
-mod world;
 
 #[path = "../common/linearizability/mod.rs"]
 mod linearizability;
 
 fn main() -> ExitCode {
-    run::hush_panics();
+    run::silence_panics();
     let first = std::env::args().nth(1).unwrap_or_default();
     if cli::COMMANDS.contains(&first.as_str()) {
         return cli::run();

@@ -11,7 +11,7 @@ use raft_node::raft::{Body, Message};
 use raft_node::transport::route::{Dialled, Kind};
 use raft_node::transport::testing;
 
-use crate::world::{CLUSTER, Happening, World};
+use crate::simulator::{CLUSTER, SimEvent, Simulator};
 
 /// One direction of one link.
 #[derive(Clone, Debug, Default)]
@@ -132,7 +132,7 @@ impl Network {
     }
 }
 
-impl World {
+impl Simulator {
     /// Sends a message, which may get lost.
     pub fn send(&mut self, message: Message) {
         let (from, to) = (Self::place(message.from), Self::place(message.to));
@@ -153,20 +153,20 @@ impl World {
             self.notice_reached(from, to);
         }
         if !self.healed {
-            if self.chance.per_million(plan.lose) {
+            if self.rng.per_million(plan.lose) {
                 self.stats.lost += 1;
                 return;
             }
-            if self.chance.per_million(plan.corrupt) {
+            if self.rng.per_million(plan.corrupt) {
                 self.garble(from, to, message);
                 return;
             }
-            if self.chance.per_million(plan.duplicate) {
+            if self.rng.per_million(plan.duplicate) {
                 self.stats.duplicated += 1;
                 self.convey(from, to, message.clone());
             }
         }
-        if self.chance.per_million(plan.encode) {
+        if self.rng.per_million(plan.encode) {
             let copy = testing::carry(CLUSTER, message.clone(), |_| {});
             assert_eq!(copy.as_ref(), Ok(&message), "a message is not what the wire made of it");
             self.stats.encoded += 1;
@@ -176,7 +176,7 @@ impl World {
 
     fn convey(&mut self, from: usize, to: usize, message: Message) {
         let plan = self.plan.links;
-        let jitter_us = self.chance.around(plan.jitter_us);
+        let jitter_us = self.rng.around(plan.jitter_us);
         let now_us = self.now_us;
         let link = self.network.link(from, to);
         let mut at_us = now_us + plan.latency_us + link.slow_us + jitter_us;
@@ -198,13 +198,13 @@ impl World {
         }
         let connection = self.network.connection(dialler, from + to - dialler).epoch;
         let passage = Passage { dialler, connection, link };
-        self.queue.push(at_us, Happening::Arrive { message, passage });
+        self.queue.push(at_us, SimEvent::Arrive { message, passage });
     }
 
     /// Some bits of a frame turn over on its way.
     fn garble(&mut self, from: usize, to: usize, message: Message) {
-        let mut bits = [self.chance.next(), self.chance.next(), self.chance.next()];
-        let count = self.chance.between(1, 3) as usize;
+        let mut bits = [self.rng.next(), self.rng.next(), self.rng.next()];
+        let count = self.rng.between(1, 3) as usize;
         let mut damaged = false;
         let read = testing::carry(CLUSTER, message, |bytes| {
             let whole = bytes.clone();
@@ -230,9 +230,9 @@ impl World {
 
     /// Lets a member notice soon that its connection with `peer` broke.
     pub fn tell_loss(&mut self, at: usize, peer: usize) {
-        let at_us = self.now_us + self.plan.links.latency_us + self.chance.below(3000);
+        let at_us = self.now_us + self.plan.links.latency_us + self.rng.below(3000);
         let life = self.members[at].life;
-        self.queue.push(at_us, Happening::Lost { at, life, peer });
+        self.queue.push(at_us, SimEvent::Lost { at, life, peer });
     }
 
     /// From now on nobody can dial `at`, and what others dialled breaks. They notice at once, `at`
@@ -248,7 +248,7 @@ impl World {
                 self.tell_loss(peer, at);
             }
             let at_us = self.now_us + self.plan.links.keepalive_us;
-            self.queue.push(at_us, Happening::Unheard { at, peer, epoch });
+            self.queue.push(at_us, SimEvent::Unheard { at, peer, epoch });
         }
     }
 
@@ -278,9 +278,9 @@ impl World {
 
     /// Lets both ends look after a while whether they still hear each other.
     pub fn doubt(&mut self, at: usize, peer: usize) {
-        let at_us = self.now_us + self.plan.links.keepalive_us + self.chance.below(100_000);
+        let at_us = self.now_us + self.plan.links.keepalive_us + self.rng.below(100_000);
         let peer_life = self.members[peer].life;
-        self.queue.push(at_us, Happening::Silence { at, peer, peer_life });
+        self.queue.push(at_us, SimEvent::Silence { at, peer, peer_life });
     }
 
     /// A message arrives, if its connection still stands.
@@ -327,8 +327,8 @@ impl World {
         if lives {
             self.network.link(peer, at).epoch += 1;
             // Nothing tells the peer but its own keepalive.
-            let at_us = self.now_us + self.plan.links.keepalive_us + self.chance.below(100_000);
-            let lost = Happening::Lost { at: peer, life: peer_life, peer: at };
+            let at_us = self.now_us + self.plan.links.keepalive_us + self.rng.below(100_000);
+            let lost = SimEvent::Lost { at: peer, life: peer_life, peer: at };
             self.queue.push(at_us, lost);
         }
     }

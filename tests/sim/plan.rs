@@ -1,14 +1,14 @@
-//! What a seed makes of the world: how large, how fast, how tight, how unlucky. Everything is drawn
-//! before the world begins, so that two worlds of one seed differ in nothing.
+//! What a seed makes of a run: how large, how fast, how tight, how unlucky. Everything is drawn
+//! before the run begins, so that two runs of one seed differ in nothing.
 
 use std::collections::BTreeMap;
 
 use raft_node::node::ReplicaConfig;
-use raft_node::raft::{self, LogRoom, NodeId};
+use raft_node::raft::{self, LogCacheLimits, NodeId};
 use raft_node::storage::Options;
 
-use crate::chance::Chance;
 use crate::faults::{self, Decision, Weather};
+use crate::rng::Rng;
 
 /// Streams of a seed's chance.
 pub mod stream {
@@ -28,7 +28,7 @@ pub mod stream {
     pub const DISK: u64 = 100;
 }
 
-/// A world to be.
+/// A run to be.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Whose.
@@ -168,36 +168,36 @@ pub struct Cut {
 impl Plan {
     /// The plan of `seed`.
     pub fn draw(seed: u64, length: Length, cut: &Cut) -> Self {
-        let mut chance = Chance::new(seed, stream::PLAN);
-        let fixed = chance.pick(&[3, 3, 3, 3, 3, 4, 5, 5, 5, 7]);
-        let mut membership = Chance::new(seed, stream::MEMBERSHIP);
+        let mut rng = Rng::new(seed, stream::PLAN);
+        let fixed = rng.pick(&[3, 3, 3, 3, 3, 4, 5, 5, 5, 7]);
+        let mut membership = Rng::new(seed, stream::MEMBERSHIP);
         let changing = membership.one_in(2).then(|| Changing::draw(&mut membership, length));
         let members = changing.as_ref().map_or(fixed, |changing| changing.members);
         let joiners = changing.as_ref().map_or(0, |changing| changing.joiners);
         let places = (members + joiners) as u64;
         let faulty_us = match length {
-            Length::Short => chance.between(30, 60) * 1_000_000,
-            Length::Long => chance.between(300, 600) * 1_000_000,
+            Length::Short => rng.between(30, 60) * 1_000_000,
+            Length::Long => rng.between(300, 600) * 1_000_000,
         };
         let every_us = match length {
-            Length::Short => chance.between(300, 3000) * 1000,
-            Length::Long => chance.between(1000, 10_000) * 1000,
+            Length::Short => rng.between(300, 3000) * 1000,
+            Length::Long => rng.between(1000, 10_000) * 1000,
         };
-        let heartbeat_ticks = chance.pick(&[1, 1, 2, 2, 3, 5]);
-        let heartbeat_us = chance.pick(&[50_000, 50_000, 50_000, 100_000]);
-        let election_ticks_min = heartbeat_ticks * chance.between(2, 4) as u32 + 1;
-        let election_ticks_max = election_ticks_min + chance.between(1, 8) as u32;
-        let mut sizes = sizes(&mut chance);
-        // A world whose ordinary days look like faults would prove nothing about healing.
+        let heartbeat_ticks = rng.pick(&[1, 1, 2, 2, 3, 5]);
+        let heartbeat_us = rng.pick(&[50_000, 50_000, 50_000, 100_000]);
+        let election_ticks_min = heartbeat_ticks * rng.between(2, 4) as u32 + 1;
+        let election_ticks_max = election_ticks_min + rng.between(1, 8) as u32;
+        let mut sizes = sizes(&mut rng);
+        // A run whose ordinary days look like faults would prove nothing about healing.
         let timeout_us = heartbeat_us / u64::from(heartbeat_ticks) * u64::from(election_ticks_min);
-        let mut links = links(&mut chance, timeout_us / 15);
-        let pace = pace(&mut chance, timeout_us / 20);
-        let workload = workload(&mut chance, length);
-        let mut distance = Chance::new(seed, stream::DISTANCE);
+        let mut links = links(&mut rng, timeout_us / 15);
+        let pace = pace(&mut rng, timeout_us / 20);
+        let workload = workload(&mut rng, length);
+        let mut distance = Rng::new(seed, stream::DISTANCE);
         if distance.one_in(8) {
             go_far(&mut distance, timeout_us, &mut links, &mut sizes);
         }
-        let mut faults = Chance::new(seed, stream::FAULTS);
+        let mut faults = Rng::new(seed, stream::FAULTS);
         let weather = Weather::draw(&mut faults);
         let mut decisions = weather.decide(&mut faults, places, faulty_us, every_us);
         if faults.one_in(4) {
@@ -271,7 +271,7 @@ impl Plan {
     pub fn replica(
         &self,
         id: NodeId,
-        openings: u64,
+        restarts: u64,
         seed: u64,
         addresses: BTreeMap<NodeId, String>,
     ) -> ReplicaConfig {
@@ -283,7 +283,7 @@ impl Plan {
                 heartbeat_ticks: self.heartbeat_ticks,
                 election_ticks_min: self.election_ticks_min,
                 election_ticks_max: self.election_ticks_max,
-                loss_delay_ticks_max: ticks(20_000),
+                leader_lost_delay_ticks_max: ticks(20_000),
                 addresses,
                 address_overrides: BTreeMap::new(),
                 append_bytes_max: sizes.append_bytes,
@@ -295,14 +295,14 @@ impl Plan {
                 ready_bytes_max: sizes.ready_bytes,
                 seed,
             },
-            first_sequence: (openings << 40) + 1,
+            first_sequence: (restarts << 40) + 1,
             request_ticks: ticks(7_000_000),
             park_ticks: 2 * self.election_ticks_max,
             disk_stall_ticks: 2 * self.election_ticks_max,
             proposals_max: sizes.requests,
             proposal_bytes_max: 1 << 20,
             reads_max: sizes.requests,
-            log_room: LogRoom {
+            log_cache_limits: LogCacheLimits {
                 bytes_max: sizes.cache_bytes,
                 lagging_bytes_max: 4 * sizes.cache_bytes,
             },
@@ -316,7 +316,7 @@ pub fn address(at: usize, which: usize) -> String {
     format!("machine{at}:{}", 5001 + which)
 }
 
-/// A world whose members come and go.
+/// A run whose members come and go.
 struct Changing {
     members: usize,
     joiners: usize,
@@ -326,60 +326,60 @@ struct Changing {
 }
 
 impl Changing {
-    fn draw(chance: &mut Chance, length: Length) -> Self {
+    fn draw(rng: &mut Rng, length: Length) -> Self {
         let (joiners, every_ms) = match length {
-            Length::Short => (chance.between(2, 5), chance.between(1000, 5000)),
-            Length::Long => (chance.between(4, 10), chance.pick(&[3000, 8000, 20_000, 40_000])),
+            Length::Short => (rng.between(2, 5), rng.between(1000, 5000)),
+            Length::Long => (rng.between(4, 10), rng.pick(&[3000, 8000, 20_000, 40_000])),
         };
         Self {
-            members: chance.pick(&[1, 2, 3, 3, 3, 3, 4, 5]),
+            members: rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5]),
             joiners: joiners as usize,
-            voters_min: chance.pick(&[1, 2, 3, 3]),
+            voters_min: rng.pick(&[1, 2, 3, 3]),
             every_us: every_ms * 1000,
         }
     }
 }
 
-fn sizes(chance: &mut Chance) -> Sizes {
-    let segment_bytes = chance.pick(&[4096, 8192, 16384, 65536]);
+fn sizes(rng: &mut Rng) -> Sizes {
+    let segment_bytes = rng.pick(&[4096, 8192, 16384, 65536]);
     Sizes {
         options: Options {
             segment_bytes,
-            urgent_segment_bytes: chance.pick(&[2048, 4096]),
-            recycled_max: chance.below(3) as usize,
+            urgent_segment_bytes: rng.pick(&[2048, 4096]),
+            recycled_max: rng.below(3) as usize,
         },
-        cache_bytes: chance.pick(&[200, 1000, 5000, 1 << 20]),
-        snapshot_log_bytes: chance.pick(&[500, 2000, 10_000, 50_000, 1 << 30]),
-        append_bytes: chance.pick(&[1, 300, 2000, 1 << 20]),
-        inflight_messages: chance.pick(&[1, 2, 8, 256]),
-        inflight_bytes: chance.pick(&[1, 1000, 16 << 20]),
-        uncommitted_bytes: chance.pick(&[300, 2000, 1 << 20]),
-        ready_bytes: chance.pick(&[1, 500, 1 << 20]),
-        requests: chance.pick(&[2, 8, 4096]),
-        piece_bytes: chance.pick(&[1000, 8000, 65536]),
+        cache_bytes: rng.pick(&[200, 1000, 5000, 1 << 20]),
+        snapshot_log_bytes: rng.pick(&[500, 2000, 10_000, 50_000, 1 << 30]),
+        append_bytes: rng.pick(&[1, 300, 2000, 1 << 20]),
+        inflight_messages: rng.pick(&[1, 2, 8, 256]),
+        inflight_bytes: rng.pick(&[1, 1000, 16 << 20]),
+        uncommitted_bytes: rng.pick(&[300, 2000, 1 << 20]),
+        ready_bytes: rng.pick(&[1, 500, 1 << 20]),
+        requests: rng.pick(&[2, 8, 4096]),
+        piece_bytes: rng.pick(&[1000, 8000, 65536]),
     }
 }
 
-fn links(chance: &mut Chance, most_us: u64) -> Links {
-    let mut some = |most: u64| if chance.one_in(3) { 0 } else { chance.below(most) as u32 };
+fn links(rng: &mut Rng, most_us: u64) -> Links {
+    let mut some = |most: u64| if rng.one_in(3) { 0 } else { rng.below(most) as u32 };
     let (lose, duplicate) = (some(60_000), some(60_000));
     let (corrupt, encode) = (some(300), some(20_000));
     Links {
-        latency_us: chance.pick(&[50, 200, 1000, 10_000]).min(most_us),
-        jitter_us: chance.pick(&[10, 200, 2000, 20_000]).min(most_us),
-        reorder: chance.one_in(2),
+        latency_us: rng.pick(&[50, 200, 1000, 10_000]).min(most_us),
+        jitter_us: rng.pick(&[10, 200, 2000, 20_000]).min(most_us),
+        reorder: rng.one_in(2),
         lose,
         duplicate,
         corrupt,
         encode,
-        keepalive_us: chance.between(500, 3000) * 1000,
+        keepalive_us: rng.between(500, 3000) * 1000,
     }
 }
 
 /// Members far from each other: a round trip takes most of an election timeout, and a follower's
 /// read more than one. Where it takes so long, much must fit on the way.
-fn go_far(chance: &mut Chance, timeout_us: u64, links: &mut Links, sizes: &mut Sizes) {
-    let round_trip_us = timeout_us * chance.pick(&[30, 60, 85]) / 100;
+fn go_far(rng: &mut Rng, timeout_us: u64, links: &mut Links, sizes: &mut Sizes) {
+    let round_trip_us = timeout_us * rng.pick(&[30, 60, 85]) / 100;
     links.latency_us = round_trip_us * 45 / 100;
     links.jitter_us = round_trip_us * 5 / 100;
     sizes.cache_bytes = 1 << 20;
@@ -391,30 +391,30 @@ fn go_far(chance: &mut Chance, timeout_us: u64, links: &mut Links, sizes: &mut S
     sizes.requests = 4096;
 }
 
-fn pace(chance: &mut Chance, most_us: u64) -> Pace {
+fn pace(rng: &mut Rng, most_us: u64) -> Pace {
     Pace {
-        sync_us: chance.pick(&[100, 500, 2000, 10_000]).min(most_us),
-        spare_us: chance.pick(&[1000, 50_000, 500_000]),
-        apply_us: chance.pick(&[10, 200, 5000]),
-        save_us: chance.pick(&[100, 5000, 100_000]),
-        coalesce: chance.pick(&[0, 50_000, 300_000]),
+        sync_us: rng.pick(&[100, 500, 2000, 10_000]).min(most_us),
+        spare_us: rng.pick(&[1000, 50_000, 500_000]),
+        apply_us: rng.pick(&[10, 200, 5000]),
+        save_us: rng.pick(&[100, 5000, 100_000]),
+        coalesce: rng.pick(&[0, 50_000, 300_000]),
     }
 }
 
-fn workload(chance: &mut Chance, length: Length) -> Workload {
+fn workload(rng: &mut Rng, length: Length) -> Workload {
     let (low, high) = match length {
         Length::Short => (2, 8),
         Length::Long => (10, 60),
     };
     Workload {
-        clients: chance.between(2, 6) as usize,
-        pause_us: chance.between(low, high) * 1_000_000,
-        burst: chance.between(3, 40),
-        think_us: chance.pick(&[100, 5000, 50_000]),
-        patience_us: chance.between(300, 8000) * 1000,
-        keys: chance.between(1, 12),
-        value_bytes: chance.pick(&[8, 100, 1500]),
-        reads: chance.between(10, 70),
+        clients: rng.between(2, 6) as usize,
+        pause_us: rng.between(low, high) * 1_000_000,
+        burst: rng.between(3, 40),
+        think_us: rng.pick(&[100, 5000, 50_000]),
+        patience_us: rng.between(300, 8000) * 1000,
+        keys: rng.between(1, 12),
+        value_bytes: rng.pick(&[8, 100, 1500]),
+        reads: rng.between(10, 70),
         requests_max: usize::MAX,
     }
 }

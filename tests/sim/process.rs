@@ -15,7 +15,7 @@ use raft_node::raft::{NodeId, SnapshotMeta};
 use raft_node::storage::testing::SimDisk;
 use raft_node::storage::{self, SnapshotStore, SpareJob};
 
-/// Who waits for an answer: a number in the world's list of requests.
+/// Who waits for an answer: a number in the simulator's list of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub usize);
 

@@ -5,17 +5,17 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 
-use raft_node::proof::{self, Mark, Mutant};
 use raft_node::raft::{Index, NodeId};
+use raft_node::testpoints::{self, Mark, Mutant};
 
 use crate::clients::What;
 use crate::linearizability::{Outcome, Request, Verdict, register, revisions};
 use crate::plan::{Cut, Length, Plan};
 use crate::process::Ticket;
+use crate::simulator::Simulator;
 use crate::stats::Stats;
-use crate::world::World;
 
-/// More than enough for the disks and the queues of a world where nothing is wrong.
+/// More than enough for the disks and the queues of a run in which nothing is wrong.
 const SERVICE_US: u64 = 5_000_000;
 
 /// What a seed came to.
@@ -34,7 +34,7 @@ pub struct Report {
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Which world.
+    /// Which run.
     pub seed: u64,
     /// How long.
     pub length: Length,
@@ -47,7 +47,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The whole world of `seed`.
+    /// The whole run of `seed`.
     pub fn of(seed: u64, length: Length) -> Self {
         Self { seed, length, cut: Cut::default(), mutant: None, verbose: false }
     }
@@ -55,54 +55,54 @@ impl Run {
     /// Runs it. A violation is a panic within; it is caught, and told in the report.
     pub fn report(&self) -> Report {
         let mut report = Report::default();
-        proof::take_hits();
-        proof::set_mutant(self.mutant);
+        testpoints::take_hits();
+        testpoints::set_mutant(self.mutant);
         let plan = Plan::draw(self.seed, self.length, &self.cut);
-        let mut world = None;
+        let mut simulator = None;
         let outcome = quietly(AssertUnwindSafe(|| {
-            let world = world.insert(World::new(plan, self.verbose));
-            live(world);
+            let simulator = simulator.insert(Simulator::new(plan, self.verbose));
+            live(simulator);
         }));
-        proof::set_mutant(None);
-        report.hits = proof::take_hits();
+        testpoints::set_mutant(None);
+        report.hits = testpoints::take_hits();
         report.violation = outcome.err();
-        if let Some(world) = &mut world {
-            report.trace_hash = world.trace_hash();
-            world.stats.seeds = 1;
-            world.stats.simulated_ms = world.now_us / 1000;
-            world.stats.elections = world.checker.elections;
-            world.stats.commits = world.checker.committed().0;
-            world.stats.states_compared = world.checker.states_compared;
-            world.stats.changing_seeds = u64::from(world.plan.changing());
-            world.stats.configurations = world.checker.configurations.committed;
-            world.stats.configurations_joint = world.checker.configurations.committed_joint;
-            report.stats = world.stats.clone();
+        if let Some(simulator) = &mut simulator {
+            report.trace_hash = simulator.trace_hash();
+            simulator.stats.seeds = 1;
+            simulator.stats.simulated_ms = simulator.now_us / 1000;
+            simulator.stats.elections = simulator.checker.elections;
+            simulator.stats.commits = simulator.checker.committed().0;
+            simulator.stats.states_compared = simulator.checker.states_compared;
+            simulator.stats.changing_seeds = u64::from(simulator.plan.changing());
+            simulator.stats.configurations = simulator.checker.configurations.committed;
+            simulator.stats.configurations_joint = simulator.checker.configurations.committed_joint;
+            report.stats = simulator.stats.clone();
         }
-        // What a broken world leaves behind may not even be dropped in peace.
-        let _ = quietly(AssertUnwindSafe(move || drop(world)));
+        // What a broken run leaves behind may not even be dropped in peace.
+        let _ = quietly(AssertUnwindSafe(move || drop(simulator)));
         report
     }
 }
 
-fn live(world: &mut World) {
-    world.run_until(world.plan.faulty_us);
-    world.tell(|| "== everything heals".to_owned());
-    world.heal();
-    let election_us = world.plan.election_us();
+fn live(simulator: &mut Simulator) {
+    simulator.run_until(simulator.plan.faulty_us);
+    simulator.tell(|| "== everything heals".to_owned());
+    simulator.heal();
+    let election_us = simulator.plan.election_us();
     let patience_us = 60 * election_us + 30_000_000;
-    world.work_again(patience_us);
-    world.agree(world.now_us + patience_us);
-    world.leader_not_dialled();
-    world.owe_nothing();
-    world.judge();
+    simulator.work_again(patience_us);
+    simulator.agree(simulator.now_us + patience_us);
+    simulator.leader_not_dialled();
+    simulator.owe_nothing();
+    simulator.judge();
 }
 
-impl World {
+impl Simulator {
     /// Everybody who can run answers a write and a read, before nothing has moved for
     /// `patience_us`: with windows of one entry, a machine that begins only now takes its time. Who
     /// got no answer asks again, but ever later: with a log cache of a few entries, the tries of
     /// those who are behind would outrun the snapshots that they need. The tries themselves move
-    /// the log, so that a world in which one of them is never answered must end, too.
+    /// the log, so that a run in which one of them is never answered must end, too.
     fn work_again(&mut self, patience_us: u64) {
         let hopeless_us = self.now_us + 20 * patience_us;
         let (mut deadline_us, mut behind) = (self.now_us + patience_us, self.furthest_behind());
@@ -282,7 +282,7 @@ thread_local! {
 }
 
 /// Lets panics of threads that run worlds be caught without a word: there may be hundreds.
-pub fn hush_panics() {
+pub fn silence_panics() {
     let loud = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let caught = QUIET.with_borrow_mut(|quiet| {

@@ -1,4 +1,4 @@
-//! From a world that breaks a promise to the few decisions that make it: time first, then the
+//! From a run that breaks a promise to the few decisions that make it: time first, then the
 //! faults (delta debugging), then the clients' requests.
 
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::plan::{Cut, Length, Plan};
 use crate::run::Run;
 
-/// A world that is as short as it got.
+/// A run that is as short as it got.
 pub struct Shrunk {
     /// What it is.
     pub run: Run,
@@ -40,7 +40,7 @@ pub fn shrink(run: &Run, tries_max: u32) -> Option<Shrunk> {
 }
 
 impl Shrinker {
-    /// Takes `cut` if the world still breaks the same promise.
+    /// Takes `cut` if the run still breaks the same promise.
     fn try_cut(&mut self, cut: Cut) -> bool {
         if self.tries >= self.tries_max || cut == self.best.cut {
             return false;

@@ -1,4 +1,4 @@
-//! What happened in a world, or in many: counted, so that nobody takes idle hours for a proof.
+//! What happened in one run, or in many: counted, so that idle hours do not pass for a proof.
 
 /// Declares the counts once: their names, their sum, their report.
 macro_rules! counts {
@@ -10,7 +10,7 @@ macro_rules! counts {
         }
 
         impl Stats {
-            /// Adds another world's.
+            /// Adds those of another run.
             pub fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
             }

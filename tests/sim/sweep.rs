@@ -1,5 +1,5 @@
 //! Many seeds, on several threads: what they add up to, what they found, and whether one seed is
-//! one world.
+//! one run.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use raft_node::proof::{Mark, Mutant};
+use raft_node::testpoints::{Mark, Mutant};
 
 use crate::plan::Length;
 use crate::run::{Report, Run};
@@ -27,7 +27,7 @@ pub struct Sweep {
     pub threads: usize,
     /// No further seed is begun after this.
     pub time_max: Option<Duration>,
-    /// How long each world goes on.
+    /// How long each run goes on.
     pub length: Length,
     /// Which bug is on.
     pub mutant: Option<Mutant>,

@@ -10,7 +10,7 @@ use raft_node::raft::{Body, Index, Message, SnapshotMeta, Term};
 use raft_node::storage::testing::SimDisk;
 use raft_node::storage::{self, SnapshotReader};
 
-use crate::world::{Happening, World};
+use crate::simulator::{SimEvent, Simulator};
 
 /// How long neither end may stand still.
 const STALL_US: u64 = 5_000_000;
@@ -47,7 +47,7 @@ enum Piece {
     Broken,
 }
 
-impl World {
+impl Simulator {
     /// A leader wants its latest snapshot sent. A lane carries one at a time, and remembers one.
     pub fn send_snapshot(&mut self, from: usize, to: usize) {
         if !self.process(from).circle.table.peers.contains_key(&Self::id(to)) {
@@ -90,8 +90,8 @@ impl World {
     fn next_piece(&mut self, transfer: u64, from: usize, to: usize) {
         let plan = self.plan.links;
         let slow_us = self.network.link(from, to).slow_us;
-        let took_us = plan.latency_us + slow_us + self.chance.around(plan.jitter_us) + 1;
-        self.queue.push(self.now_us + took_us, Happening::Piece { transfer });
+        let took_us = plan.latency_us + slow_us + self.rng.around(plan.jitter_us) + 1;
+        self.queue.push(self.now_us + took_us, SimEvent::Piece { transfer });
     }
 
     /// The next piece of a transfer arrives.
@@ -109,7 +109,7 @@ impl World {
                     self.end_transfer(transfer, false);
                 } else {
                     self.transfers.insert(id, transfer);
-                    self.queue.push(self.now_us + LOOK_US, Happening::Piece { transfer: id });
+                    self.queue.push(self.now_us + LOOK_US, SimEvent::Piece { transfer: id });
                 }
             }
             Piece::Whole => {
@@ -149,7 +149,7 @@ impl World {
         transfer.stalled_us = 0;
         // One in a few hundred breaks off, as connections do; a damaged piece is refused.
         let fragile = self.plan.links.lose > 0 && !self.healed;
-        if fragile && self.chance.one_in(200) {
+        if fragile && self.rng.one_in(200) {
             return Piece::Broken;
         }
         let Some(mut writer) = transfer.writer.take() else { return self.open_file(transfer) };
@@ -231,6 +231,6 @@ impl World {
     fn tell_sent(&mut self, from: usize, life: u32, to: usize, upto: Index, ok: bool) {
         let event = Event::SnapshotSent { to: self.members[to].id, upto, ok };
         let at_us = self.now_us + self.plan.links.latency_us + 1;
-        self.queue.push(at_us, Happening::Sent { at: from, life, event });
+        self.queue.push(at_us, SimEvent::Sent { at: from, life, event });
     }
 }

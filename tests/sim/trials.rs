@@ -2,7 +2,7 @@
 //! themselves, tried on a bug that is known to be there.
 
 use libtest_mimic::{Failed, Trial};
-use raft_node::proof::{self, Mutant};
+use raft_node::testpoints::{self, Mutant};
 
 use crate::hostile;
 use crate::hosts;
@@ -18,7 +18,7 @@ const SEEDS: u64 = 300;
 pub fn all() -> Vec<Trial> {
     vec![
         Trial::test("the_instruments_are_in_this_build", || {
-            if proof::ENABLED { Ok(()) } else { Err("no marks and no mutants".into()) }
+            if testpoints::ENABLED { Ok(()) } else { Err("no marks and no mutants".into()) }
         }),
         Trial::test("three_hundred_worlds_keep_every_promise", sweep),
         Trial::test("a_seed_is_one_world", one_world),
@@ -61,7 +61,7 @@ fn sweep() -> Result<(), Failed> {
     }
     let missed = found.missed();
     if !missed.is_empty() {
-        return Err(format!("no world met {missed:?}").into());
+        return Err(format!("no simulator met {missed:?}").into());
     }
     Ok(())
 }
@@ -75,7 +75,7 @@ fn one_world() -> Result<(), Failed> {
             return Err(format!("seed {seed} is two worlds").into());
         }
         if first.trace_hash == other.trace_hash {
-            return Err("two seeds are one world: the hash sees nothing".into());
+            return Err("two seeds are one simulator: the hash sees nothing".into());
         }
     }
     Ok(())

@@ -42,7 +42,7 @@ struct Arrows {
 const WIRING: [&str; 3] = ["main", "lib", "app"];
 
 /// What every room may name: marks and mutants, which are nothing in a production build.
-const INSTRUMENTS: &str = "proof";
+const INSTRUMENTS: &str = "testpoints";
 
 const ARROWS: [Arrows; 13] = [
     Arrows { from: "server", to: &[("node", NODE_DOOR), ("raft", RAFT_REQUESTS), ("kv", Room)] },
@@ -87,7 +87,7 @@ const ARROWS: [Arrows; 13] = [
     Arrows { from: "config", to: &[] },
     Arrows { from: "metrics", to: &[] },
     Arrows { from: "proto", to: &[] },
-    Arrows { from: "proof", to: &[] },
+    Arrows { from: "testpoints", to: &[] },
     Arrows { from: "log_limit", to: &[] },
 ];
 

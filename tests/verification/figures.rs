@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use raft_node::proof::{self, Mark, Mutant};
+use raft_node::testpoints::{self, Mark, Mutant};
 use serde_json::Value;
 
 use crate::rooms;
@@ -101,7 +101,7 @@ impl Figures {
             ];
             self.violations += judgements.iter().filter(|one| one.is_err()).count() as u64;
         }
-        for (mark, hits) in proof::take_hits() {
+        for (mark, hits) in testpoints::take_hits() {
             *self.marks.entry(mark.name().to_owned()).or_default() += hits;
         }
         for mutant in Mutant::ALL {
@@ -197,7 +197,7 @@ fn entries(map: &Value) -> impl Iterator<Item = (String, u64)> {
 
 /// The reports of sweeps, of which there may be several, over different seeds.
 fn sweeps(folder: &Path) -> Result<Vec<String>, String> {
-    let unreadable = |error| format!("{}: {error} (`just proof` makes it)", folder.display());
+    let unreadable = |error| format!("{}: {error} (`just testpoints` makes it)", folder.display());
     let entries = std::fs::read_dir(folder).map_err(unreadable)?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut sweeps: Vec<String> = names.filter(|name| name.starts_with("sweep")).collect();
@@ -208,7 +208,7 @@ fn sweeps(folder: &Path) -> Result<Vec<String>, String> {
 fn json(folder: &Path, name: &str) -> Result<Value, String> {
     let path = folder.join(name);
     let text = std::fs::read_to_string(&path)
-        .map_err(|error| format!("{}: {error} (`just proof` makes it)", path.display()))?;
+        .map_err(|error| format!("{}: {error} (`just testpoints` makes it)", path.display()))?;
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use raft_node::proof::{Mark, Mutant};
+use raft_node::testpoints::{Mark, Mutant};
 
 use crate::figures::{Figures, grouped};
 

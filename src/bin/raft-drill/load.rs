@@ -345,9 +345,9 @@ impl Requests {
 
     /// Path, frame, and how short the answer must not be.
     fn next(&mut self) -> (&'static str, Bytes, usize) {
-        let chance = self.noise.next();
-        let key = (chance >> 8) % self.keys;
-        if chance % 100 < self.read_percent {
+        let rng = self.noise.next();
+        let key = (rng >> 8) % self.keys;
+        if rng % 100 < self.read_percent {
             (grpc::RANGE, self.get.with_key(key), self.value_bytes)
         } else {
             (grpc::PUT, self.put.with_key(key), 0)

@@ -19,7 +19,7 @@ type Answer = oneshot::Receiver<Result<Applied, RequestError>>;
 struct Desk {
     machine: Arc<RwLock<Machine>>,
     applier: Arc<Mutex<Applier<SimDisk>>>,
-    way: Way<SimDisk>,
+    way: ApplierHandle<SimDisk>,
     jobs: Receiver<Job<Ticket>>,
     last: u64,
 }
@@ -43,7 +43,7 @@ impl Desk {
             revisions: watch::Sender::default(),
         }));
         let (to_thread, jobs) = thread_channel::channel();
-        let way = Way::new(Arc::clone(&applier), to_thread);
+        let way = ApplierHandle::new(Arc::clone(&applier), to_thread);
         Self { machine, applier, way, jobs, last: 0 }
     }
 

@@ -11,7 +11,7 @@ use crate::storage::{Identity, Options};
 struct Desk {
     disk: SimDisk,
     persister: Arc<Mutex<Persister<SimDisk>>>,
-    way: Way<SimDisk>,
+    way: WalHandle<SimDisk>,
     jobs: Receiver<Job<SimDisk>>,
     batches: u64,
 }
@@ -31,7 +31,7 @@ impl Desk {
         let persister = Persister::new(recovered.wal, recovered.snapshots);
         let persister = Arc::new(Mutex::new(persister));
         let (to_thread, jobs) = thread_channel::channel();
-        let way = Way::new(Arc::clone(&persister), to_thread, Arc::new(Metrics::new()));
+        let way = WalHandle::new(Arc::clone(&persister), to_thread, Arc::new(Metrics::new()));
         Self { disk, persister, way, jobs, batches: 0 }
     }
 

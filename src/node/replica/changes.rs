@@ -8,7 +8,7 @@
 use crate::raft::{Change, ChangeError, Configuration, Refusal, RequestId, Term};
 
 use super::super::error::RequestError;
-use super::super::waiters::Tick;
+use super::super::pending_proposals::Tick;
 
 /// Most changes that wait at once; more are refused.
 const WAITING_MAX: usize = 64;
@@ -74,12 +74,12 @@ impl<T> Changes<T> {
         one.retry_at = now + 1;
         match why {
             Refusal::NotLeader | Refusal::Transferring | Refusal::Busy => None,
-            Refusal::Change(why @ (ChangeError::UnderWay | ChangeError::Unsettled)) => {
+            Refusal::Change(why @ (ChangeError::InProgress | ChangeError::LeaderNotReady)) => {
                 one.postponed = Some(why);
                 None
             }
             // As somebody who asks twice wants to hear it.
-            Refusal::Change(ChangeError::Nothing) => Some((self.0.remove(at).ticket, Ok(()))),
+            Refusal::Change(ChangeError::NoChange) => Some((self.0.remove(at).ticket, Ok(()))),
             Refusal::Change(why) => {
                 Some((self.0.remove(at).ticket, Err(RequestError::Change(why))))
             }
@@ -95,7 +95,7 @@ impl<T> Changes<T> {
 
     /// An entry of `term` is about to be applied, under `config`: what was asked for in an earlier
     /// term and is not under way did not come about.
-    pub fn term_began(&mut self, term: Term, config: &Configuration) {
+    pub fn on_new_term(&mut self, term: Term, config: &Configuration) {
         for one in &mut self.0 {
             if let Some((id, asked_in)) = one.asked
                 && asked_in < term

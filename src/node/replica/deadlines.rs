@@ -1,6 +1,6 @@
 //! Requests whose time is up, and what they are told.
 
-use crate::proof::{Mutant, mutant};
+use crate::testpoints::{Mutant, mutant};
 
 use super::super::error::RequestError;
 use super::super::event::Effect;
@@ -19,7 +19,7 @@ impl<T> Replica<T> {
             Some(_) => RequestError::TooManyRequests,
             None => RequestError::NoLeader,
         };
-        for (ticket, why) in self.waiters.expired(self.now, in_doubt, without_effect) {
+        for (ticket, why) in self.pending_proposals.expired(self.now, in_doubt, without_effect) {
             self.effects.push(Effect::Fail(ticket, why));
         }
         let late = self.reads.expired(self.now);

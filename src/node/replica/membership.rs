@@ -12,7 +12,7 @@ use crate::raft::{Change, Configuration, NodeId, SnapshotMeta};
 
 use super::super::error::RequestError;
 use super::super::event::{Effect, PeerTable};
-use super::super::waiters::Tick;
+use super::super::pending_proposals::Tick;
 use super::changes::Changes;
 use super::{Replica, ReplicaConfig};
 
@@ -74,9 +74,9 @@ impl<T> Replica<T> {
     /// Asks the leader for what waits.
     pub(super) fn submit_changes(&mut self) {
         let (now, term) = (self.now, self.raft.term());
-        let waiters = &mut self.waiters;
+        let pending_proposals = &mut self.pending_proposals;
         while let Some((id, changes)) =
-            self.membership.changes.next_due(now, term, || waiters.fresh_id())
+            self.membership.changes.next_due(now, term, || pending_proposals.fresh_id())
         {
             self.raft.change_membership(id, changes);
         }

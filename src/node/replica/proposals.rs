@@ -7,11 +7,11 @@
 
 use bytes::Bytes;
 
-use crate::proof::{Mutant, mutant};
+use crate::testpoints::{Mutant, mutant};
 
 use super::super::error::RequestError;
 use super::super::event::Effect;
-use super::super::waiters::{Pace, Tick};
+use super::super::pending_proposals::{Pace, Tick};
 use super::Replica;
 
 /// How soon a proposal that the leader had no room for is tried again, at the latest.
@@ -24,14 +24,14 @@ impl<T> Replica<T> {
             return;
         }
         let gives_up = self.now + u64::from(self.config.request_ticks);
-        if let Err(ticket) = self.waiters.park(data, ticket, gives_up) {
+        if let Err(ticket) = self.pending_proposals.park(data, ticket, gives_up) {
             self.effects.push(Effect::Fail(ticket, RequestError::TooManyRequests));
         }
     }
 
     /// Gives the core of what is parked as much as this member's share has room for.
     pub(super) fn submit_proposals(&mut self) {
-        if self.now < self.busy_until || !self.waiters.has_parked() {
+        if self.now < self.busy_until || !self.pending_proposals.has_parked() {
             return;
         }
         let config = self.raft.membership();
@@ -44,8 +44,8 @@ impl<T> Replica<T> {
         // The core's own term, in which they travel: what is `seen` may be older.
         let stale = mutant(Mutant::SubmitStale).then_some(self.seen.term);
         let term = stale.unwrap_or(self.raft.term());
-        while self.waiters.has_parked() {
-            let proposals = self.waiters.submit(term, pace);
+        while self.pending_proposals.has_parked() {
+            let proposals = self.pending_proposals.submit(term, pace);
             if proposals.is_empty() {
                 return;
             }

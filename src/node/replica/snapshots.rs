@@ -1,10 +1,10 @@
 //! Snapshots: when one is due, and who waits for one.
 
-use crate::proof::{Mark, mark};
-use crate::raft::{Index, LogRoom, NodeId, SnapshotMeta};
+use crate::raft::{Index, LogCacheLimits, NodeId, SnapshotMeta};
+use crate::testpoints::{Mark, mark};
 
 use super::super::event::Effect;
-use super::super::waiters::Tick;
+use super::super::pending_proposals::Tick;
 use super::Replica;
 
 /// What is known of this member's own snapshots.
@@ -65,8 +65,11 @@ impl<T> Replica<T> {
     /// Forgets log that nobody is likely to need.
     pub(super) fn shrink_log(&mut self) {
         let enough_bytes = usize::try_from(self.enough_log_bytes()).unwrap_or(usize::MAX);
-        let LogRoom { bytes_max, lagging_bytes_max } = self.config.log_room;
-        self.raft.shrink_log(LogRoom { bytes_max: bytes_max.min(enough_bytes), lagging_bytes_max });
+        let LogCacheLimits { bytes_max, lagging_bytes_max } = self.config.log_cache_limits;
+        self.raft.shrink_log(LogCacheLimits {
+            bytes_max: bytes_max.min(enough_bytes),
+            lagging_bytes_max,
+        });
     }
 
     /// A member that joined has an empty membership before the first that its log tells: the

@@ -4,7 +4,7 @@ use crate::raft::{NodeId, Role};
 
 use super::super::error::RequestError;
 use super::super::event::Effect;
-use super::super::waiters::Tick;
+use super::super::pending_proposals::Tick;
 use super::Replica;
 
 /// Somebody waits for leadership to move.

@@ -1,4 +1,4 @@
-//! Votes asked for through a door.
+//! Votes that no peer asked for (`NodeRegistration.RequestVote`).
 
 use crate::raft::{self, Body, Message, NodeId, Term};
 

@@ -1,9 +1,9 @@
 //! Changes of the membership, as whoever asks for them sees it.
 
 use super::*;
-use crate::raft::{Aim, Change, ChangeError};
+use crate::raft::{Change, ChangeError, TargetRole};
 
-impl World {
+impl Cluster {
     fn change(&mut self, at: u64, changes: Vec<Change>, ticket: u32) {
         self.give(at, Event::Change { changes, ticket });
     }
@@ -15,12 +15,12 @@ impl World {
 }
 
 fn learner(raw: u64) -> Vec<Change> {
-    vec![Change::Add { id: id(raw), address: format!("host{raw}:5001"), aim: Aim::Learner }]
+    vec![Change::Add { id: id(raw), address: format!("host{raw}:5001"), aim: TargetRole::Learner }]
 }
 
 #[test]
 fn a_change_is_answered_by_the_member_that_was_asked() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let leader = world.elect();
     world.tick(11);
     world.change(follower_of(leader), learner(4), 1);
@@ -33,7 +33,7 @@ fn a_change_is_answered_by_the_member_that_was_asked() {
 
 #[test]
 fn a_change_that_is_asked_for_twice_at_once_is_done_and_refused() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let leader = world.elect();
     world.tick(11);
     world.change(leader, learner(4), 1);
@@ -45,7 +45,7 @@ fn a_change_that_is_asked_for_twice_at_once_is_done_and_refused() {
 
 #[test]
 fn changes_that_come_together_are_done_one_after_the_other() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let leader = world.elect();
     world.tick(11);
     for (raw, ticket) in [(4, 1), (5, 2), (6, 3)] {
@@ -60,7 +60,7 @@ fn changes_that_come_together_are_done_one_after_the_other() {
 
 #[test]
 fn a_change_lost_with_its_leader_is_done_once_by_the_next() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let old = world.elect();
     world.tick(11);
     let asked = follower_of(old);
@@ -77,7 +77,7 @@ fn a_change_lost_with_its_leader_is_done_once_by_the_next() {
 
 #[test]
 fn without_a_leader_a_change_fails_soon() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let leader = world.elect();
     for member in [1, 2, 3] {
         if member != leader {
@@ -92,7 +92,7 @@ fn without_a_leader_a_change_fails_soon() {
 
 #[test]
 fn a_member_that_removes_itself_hands_over_and_says_that_it_was_removed() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let leader = world.elect();
     world.tick(11);
     world.change(leader, vec![Change::Remove(id(leader))], 1);
@@ -111,7 +111,7 @@ fn a_member_that_removes_itself_hands_over_and_says_that_it_was_removed() {
 /// may be needed, to commit it or to lead without it, by who comes back after a crash, too.
 #[test]
 fn who_is_left_out_by_an_uncommitted_change_is_reached_after_a_restart() {
-    let mut world = World::new();
+    let mut world = Cluster::new();
     let full = Configuration::of_voters([1, 2, 3].map(id));
     let left = Configuration::of_voters([1, 2].map(id));
     let joint = Configuration { outgoing: full.voters.clone(), ..left.clone() };

@@ -5,8 +5,8 @@ use crate::raft::{Proposal, RequestId};
 
 /// With a leader that has room for so many bytes, of which each member takes its share to be
 /// `share_of`.
-fn world(leader: u64, room_bytes: usize, share_of: usize) -> World {
-    World::with(|member| {
+fn world(leader: u64, room_bytes: usize, share_of: usize) -> Cluster {
+    Cluster::with(|member| {
         let mut config = config(member);
         let own = if member == id(leader) { room_bytes } else { share_of };
         config.raft.uncommitted_bytes_max = own;
@@ -16,14 +16,14 @@ fn world(leader: u64, room_bytes: usize, share_of: usize) -> World {
     })
 }
 
-fn propose(world: &mut World, at: u64, ticket: u32) {
+fn propose(world: &mut Cluster, at: u64, ticket: u32) {
     let key = [u8::try_from(ticket).expect("few tickets")];
     let data = put(&key, 100 - put(&key, 0).len());
     assert_eq!(data.len(), 100);
     world.give(at, Event::Propose { data, ticket });
 }
 
-fn all_applied(world: &World, tickets: std::ops::Range<u32>) {
+fn all_applied(world: &Cluster, tickets: std::ops::Range<u32>) {
     for ticket in tickets {
         let heard = world.heard.get(&ticket);
         assert!(matches!(heard, Some(Heard::Applied(_))), "{ticket}: {heard:?}");
@@ -36,7 +36,7 @@ fn ticket_of(data: &Bytes) -> u8 {
 }
 
 /// Lets member 1 lead, whatever the chances are.
-fn lead(world: &mut World) {
+fn lead(world: &mut Cluster) {
     world.down = [id(2), id(3)].into();
     world.tick(70);
     world.down.clear();

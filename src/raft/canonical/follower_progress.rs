@@ -1,6 +1,6 @@
 //! What a leader knows of one follower, as numbers.
 
-use super::super::progress::{CatchUpRound, Progress, ProgressState, Window};
+use super::super::progress::{CatchUpRound, Inflights, Progress, ProgressState};
 use super::Words;
 
 impl Words<'_> {
@@ -9,27 +9,27 @@ impl Words<'_> {
             matched,
             next,
             state,
-            silent_ticks,
+            ticks_since_contact,
             missed_ticks,
             round_confirmed,
-            commit_told,
-            commit_awaited,
+            commit_sent,
+            commit_wanted,
             round: CatchUpRound { goal, ticks, kept_up },
-            prodded,
+            resend_checked,
             snapshot_failures,
             snapshot_rest_ticks,
         } = progress;
         self.number(matched.0);
         self.number(next.0);
-        self.tick_count(*silent_ticks);
+        self.tick_count(*ticks_since_contact);
         self.tick_count(*missed_ticks);
         self.number(*round_confirmed);
-        self.number(commit_told.0);
-        self.number(commit_awaited.0);
+        self.number(commit_sent.0);
+        self.number(commit_wanted.0);
         self.number(goal.0);
         self.tick_count(*ticks);
         self.flag(*kept_up);
-        self.flag(*prodded);
+        self.flag(*resend_checked);
         // Also where ticks are ignored: a tick of a leader ends a rest.
         self.number(u64::from(*snapshot_failures));
         self.number(u64::from(*snapshot_rest_ticks));
@@ -38,7 +38,7 @@ impl Words<'_> {
                 self.number(1);
                 self.flag(*paused);
             }
-            ProgressState::Replicate(Window { messages, bytes: _ }) => {
+            ProgressState::Replicate(Inflights { messages, bytes: _ }) => {
                 self.number(2);
                 self.list_of(messages.iter(), |words, (last, bytes)| {
                     words.number(last.0);

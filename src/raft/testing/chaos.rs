@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::super::chance::Chance;
-use super::super::{Aim, Change};
+use super::super::rng::Rng;
 use super::super::{
     Body, Configuration, Entry, EntryId, Index, Message, NodeId, PeerState, Proposal, Ready,
     RequestId, Role, SnapshotMeta,
 };
+use super::super::{Change, TargetRole};
 use super::checker::Checker;
 use super::member::{Durable, Member};
 use super::{config, id};
@@ -46,11 +46,11 @@ struct Weather {
 }
 
 impl Weather {
-    fn draw(chance: &mut Chance) -> Self {
-        let members = if chance.between(0, 2) == 0 { 5 } else { 3 };
+    fn draw(rng: &mut Rng) -> Self {
+        let members = if rng.between(0, 2) == 0 { 5 } else { 3 };
         let all: BTreeSet<NodeId> = (1..=members).map(id).collect();
         let mut initial = Configuration::of_voters(all.clone());
-        match chance.between(0, 5) {
+        match rng.between(0, 5) {
             0 => {
                 initial.voters.remove(&id(members));
                 initial.learners.insert(id(members));
@@ -65,8 +65,8 @@ impl Weather {
             _ => {}
         }
         // One seed in four is a storm: leaders hardly ever get settled.
-        let storm = if chance.between(0, 3) == 0 { 6 } else { 1 };
-        let mut some = |low, high| chance.between(low, high) * chance.between(0, 1);
+        let storm = if rng.between(0, 3) == 0 { 6 } else { 1 };
+        let mut some = |low, high| rng.between(low, high) * rng.between(0, 1);
         Self {
             members,
             initial,
@@ -80,13 +80,13 @@ impl Weather {
             transfer: some(1, 15) * storm,
             compact: some(5, 60),
             change: some(5, 60),
-            write: chance.between(300, 1000),
-            apply: chance.between(300, 1000),
-            propose: chance.between(20, 400),
-            read: chance.between(10, 200),
-            restart: chance.between(10, 60) * storm,
-            heal: chance.between(10, 60) * storm,
-            tick: chance.between(700, 1000),
+            write: rng.between(300, 1000),
+            apply: rng.between(300, 1000),
+            propose: rng.between(20, 400),
+            read: rng.between(10, 200),
+            restart: rng.between(10, 60) * storm,
+            heal: rng.between(10, 60) * storm,
+            tick: rng.between(700, 1000),
         }
     }
 
@@ -112,7 +112,7 @@ impl Weather {
 }
 
 struct World {
-    chance: Chance,
+    rng: Rng,
     weather: Weather,
     now: u32,
     members: Vec<Member>,
@@ -128,8 +128,8 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut chance = Chance::new(seed, 0);
-        let weather = Weather::draw(&mut chance);
+        let mut rng = Rng::new(seed, 0);
+        let weather = Weather::draw(&mut rng);
         // The last ones are strangers, until somebody adds them.
         let members = (1..=weather.members + STRANGERS).map(|raw| {
             let mut config = config(raw, seed);
@@ -144,7 +144,7 @@ impl World {
         });
         Self {
             members: members.collect(),
-            chance,
+            rng,
             weather,
             now: 0,
             network: Vec::new(),
@@ -156,18 +156,18 @@ impl World {
         }
     }
 
-    fn chance(&mut self, of_1000: u32) -> bool {
-        of_1000 > 0 && self.chance.between(1, 1000) <= of_1000
+    fn rng(&mut self, of_1000: u32) -> bool {
+        of_1000 > 0 && self.rng.between(1, 1000) <= of_1000
     }
 
     fn any_member(&mut self) -> usize {
-        self.chance.between(0, self.members.len() as u32 - 1) as usize
+        self.rng.between(0, self.members.len() as u32 - 1) as usize
     }
 
     fn step(&mut self) {
         self.now += 1;
         for at in 0..self.members.len() {
-            if self.chance(self.weather.tick) {
+            if self.rng(self.weather.tick) {
                 self.input(at, super::super::node::RaftNode::tick);
             }
         }
@@ -178,10 +178,10 @@ impl World {
             self.ask(at);
             self.trouble(at);
         }
-        if self.chance(self.weather.partition) {
+        if self.rng(self.weather.partition) {
             self.partition();
         }
-        if self.chance(self.weather.heal) {
+        if self.rng(self.weather.heal) {
             self.cut.clear();
         }
         if self.now.is_multiple_of(16) {
@@ -195,7 +195,7 @@ impl World {
         act(node);
         self.checker.observe(&self.members, at);
         // Sometimes several inputs come before the caller looks.
-        if !self.chance(150) {
+        if !self.rng(150) {
             self.drain(at);
         }
     }
@@ -223,12 +223,12 @@ impl World {
 
     fn send(&mut self, at: usize, message: &Message) {
         Checker::check_message(&self.members[at].durable, message);
-        let copies = 1 + u32::from(self.chance(self.weather.repeat));
+        let copies = 1 + u32::from(self.rng(self.weather.repeat));
         for _ in 0..copies {
-            if self.chance(self.weather.drop) || self.cut.contains(&(message.from, message.to)) {
+            if self.rng(self.weather.drop) || self.cut.contains(&(message.from, message.to)) {
                 continue;
             }
-            let delay_ticks = self.chance.between(0, self.weather.delay_ticks_max);
+            let delay_ticks = self.rng.between(0, self.weather.delay_ticks_max);
             self.network.push((self.now + delay_ticks, message.clone()));
         }
     }
@@ -254,7 +254,7 @@ impl World {
 
     /// The disk and the state machine of member `at` do some work.
     fn work(&mut self, at: usize) {
-        while self.chance(self.weather.write) {
+        while self.rng(self.weather.write) {
             let Some(batch) = self.members[at].finish_write() else { break };
             let seq = batch.seq;
             if let Some(meta) = batch.snapshot {
@@ -266,12 +266,12 @@ impl World {
             }
             self.input(at, |node| node.persisted(seq));
         }
-        if self.chance(self.weather.apply)
+        if self.rng(self.weather.apply)
             && let Some(index) = self.members[at].restoring.take()
         {
             self.input(at, |node| node.applied(index));
         }
-        while self.chance(self.weather.apply) {
+        while self.rng(self.weather.apply) {
             let Some(entry) = self.members[at].applying.pop_front() else { break };
             self.apply(at, &entry);
         }
@@ -296,10 +296,10 @@ impl World {
     }
 
     fn propose(&mut self, at: usize) {
-        let count = self.chance.between(1, 3);
+        let count = self.rng.between(1, 3);
         let proposals: Vec<Proposal> = (0..count)
             .map(|_| {
-                let size = self.chance.between(0, 300) as usize;
+                let size = self.rng.between(0, 300) as usize;
                 Proposal { id: self.next_request(at), data: Bytes::from(vec![0; size]) }
             })
             .collect();
@@ -318,10 +318,10 @@ impl World {
         if self.members[at].node.is_none() {
             return;
         }
-        if self.chance(self.weather.propose) {
+        if self.rng(self.weather.propose) {
             self.propose(at);
         }
-        if self.chance(self.weather.read) {
+        if self.rng(self.weather.read) {
             self.read(at);
         }
     }
@@ -329,41 +329,41 @@ impl World {
     /// Things that happen to member `at`.
     fn trouble(&mut self, at: usize) {
         if self.members[at].node.is_none() {
-            if self.chance(self.weather.restart) {
+            if self.rng(self.weather.restart) {
                 self.members[at].start();
             }
             return;
         }
-        if self.chance(self.weather.crash) {
+        if self.rng(self.weather.crash) {
             self.crash(at);
             return;
         }
-        if self.chance(self.weather.link_alarm) {
+        if self.rng(self.weather.link_alarm) {
             let peer = self.any_member();
             let peer = self.members[peer].config.id;
             self.input(at, |node| node.peer_lost(peer));
         }
-        if self.chance(self.weather.transfer) {
+        if self.rng(self.weather.transfer) {
             let target = self.any_member();
             let target = (target != at).then(|| self.members[target].config.id);
             self.input(at, |node| {
                 let _ = node.transfer_leadership(target);
             });
         }
-        if self.chance(self.weather.transfer / 4) {
+        if self.rng(self.weather.transfer / 4) {
             self.input(at, super::super::node::RaftNode::campaign);
         }
-        if self.chance(self.weather.compact) {
+        if self.rng(self.weather.compact) {
             self.compact(at);
         }
-        if self.chance(self.weather.change) {
+        if self.rng(self.weather.change) {
             self.change(at);
         }
     }
 
     /// Wants something changed about who takes part, sensible or not.
     fn change(&mut self, at: usize) {
-        let count = self.chance.between(1, 2);
+        let count = self.rng.between(1, 2);
         let changes: Vec<Change> = (0..count).map(|_| self.any_change()).collect();
         let id = self.next_request(at);
         self.input(at, |node| node.change_membership(id, changes));
@@ -373,26 +373,26 @@ impl World {
         let (id, other) = (self.any_member() as u64 + 1, self.any_member() as u64 + 1);
         let (id, other) = (super::id(id), super::id(other));
         let address = format!("host{id}");
-        match self.chance.between(0, 5) {
-            0 => Change::Add { id, address, aim: Aim::Learner },
-            1 => Change::Add { id, address, aim: Aim::Voter { replaces: None } },
-            2 => Change::Add { id, address, aim: Aim::Voter { replaces: Some(other) } },
+        match self.rng.between(0, 5) {
+            0 => Change::Add { id, address, aim: TargetRole::Learner },
+            1 => Change::Add { id, address, aim: TargetRole::Voter { replaces: None } },
+            2 => Change::Add { id, address, aim: TargetRole::Voter { replaces: Some(other) } },
             3 => Change::Promote(id),
             4 => Change::Remove(id),
-            _ => Change::Relocate { id, address: format!("{address} in room {}", self.now) },
+            _ => Change::UpdateAddress { id, address: format!("{address} in room {}", self.now) },
         }
     }
 
     fn crash(&mut self, at: usize) {
         let pending = self.members[at].writes.len() as u32;
-        let done = self.chance.between(0, pending) as usize;
+        let done = self.rng.between(0, pending) as usize;
         self.members[at].crash(done);
         let crashed = self.members[at].config.id;
         self.checker.crashed(crashed, &self.members[at].durable);
         self.checker.forget_reads(crashed);
         // The others mostly notice.
         for other in 0..self.members.len() {
-            if self.chance(500) {
+            if self.rng(500) {
                 self.input(other, |node| node.peer_lost(crashed));
             }
         }
@@ -404,7 +404,7 @@ impl World {
             return;
         }
         let saved = self.members[at].durable.base.last.index;
-        let keep = u64::from(self.chance.between(0, 5));
+        let keep = u64::from(self.rng.between(0, 5));
         self.input(at, |node| node.compact(Index(saved.0.saturating_sub(keep))));
     }
 
@@ -415,13 +415,13 @@ impl World {
         if meta.last == EntryId::default() {
             return;
         }
-        if self.chance(self.weather.drop) {
-            if self.chance(700) {
+        if self.rng(self.weather.drop) {
+            if self.rng(700) {
                 self.input(at, |node| node.snapshot_sent(to, false, meta.last.index));
             }
             return;
         }
-        let due = self.now + self.chance.between(0, 30);
+        let due = self.now + self.rng.between(0, 30);
         self.snapshots.push((due, from, to, meta));
     }
 
@@ -437,7 +437,7 @@ impl World {
                 let message = Message { from, to, term, body: Body::InstallSnapshot { meta } };
                 self.input(receiver, |node| node.step(message));
             }
-            if self.chance(900) {
+            if self.rng(900) {
                 self.input(sender, |node| node.snapshot_sent(to, arrives, upto));
             }
         }
@@ -447,15 +447,15 @@ impl World {
     fn partition(&mut self) {
         let count = self.members.len() as u32;
         let ids: Vec<NodeId> = self.members.iter().map(|member| member.config.id).collect();
-        let kind = self.chance.between(0, 2);
-        let mut side: Vec<bool> = ids.iter().map(|_| self.chance(500)).collect();
+        let kind = self.rng.between(0, 2);
+        let mut side: Vec<bool> = ids.iter().map(|_| self.rng(500)).collect();
         if kind == 0 {
-            let one = self.chance.between(0, count - 1) as usize;
+            let one = self.rng.between(0, count - 1) as usize;
             side = (0..ids.len()).map(|at| at == one).collect();
         }
         for (a, from) in ids.iter().enumerate() {
             for (b, to) in ids.iter().enumerate() {
-                let cuts = if kind == 2 { self.chance(250) } else { side[a] != side[b] };
+                let cuts = if kind == 2 { self.rng(250) } else { side[a] != side[b] };
                 if a != b && cuts {
                     self.cut.insert((*from, *to));
                 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::quorum::{self, Tally};
 use super::super::{
-    Body, Configuration, Entry, EntryId, Index, Message, NodeId, Payload, ReadGrant, RequestId,
+    Body, Configuration, Entry, EntryId, Index, Message, NodeId, Payload, ReadState, RequestId,
     Role, Term,
 };
 use super::member::{Durable, Member};
@@ -176,7 +176,7 @@ impl Checker {
     }
 
     /// A read may be served.
-    pub fn read_released(&mut self, grant: ReadGrant) {
+    pub fn read_released(&mut self, grant: ReadState) {
         self.reads_released += 1;
         let Some(least) = self.reads.remove(&grant.id) else { panic!("{grant:?} answered twice") };
         assert!(grant.index >= least, "stale read: {grant:?}, but {least} was committed before");

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::super::chance::Chance;
+use super::super::rng::Rng;
 use super::super::{
     Body, Configuration, Entry, EntryId, Index, Message, NodeId, Payload, Proposal, RaftNode,
     Refusal, RequestId, SnapshotMeta, Term,
@@ -12,7 +12,7 @@ use super::member::{Durable, Member};
 use super::{config, id};
 
 struct Forger {
-    chance: Chance,
+    rng: Rng,
     /// Numbers near these look right.
     term: u64,
     index: u64,
@@ -20,21 +20,21 @@ struct Forger {
 
 impl Forger {
     fn number(&mut self, near: u64) -> u64 {
-        match self.chance.between(0, 9) {
+        match self.rng.between(0, 9) {
             0 => 0,
-            1 => u64::MAX - u64::from(self.chance.between(0, 2)),
-            2 => self.chance.draw(),
+            1 => u64::MAX - u64::from(self.rng.between(0, 2)),
+            2 => self.rng.draw(),
             3 => 1 << 62,
-            _ => (near + u64::from(self.chance.between(0, 4))).saturating_sub(2),
+            _ => (near + u64::from(self.rng.between(0, 4))).saturating_sub(2),
         }
     }
 
     /// Mostly the term that is, or the next: a forger who shoots over it is heard once.
     fn term(&mut self) -> Term {
-        match self.chance.between(0, 400) {
+        match self.rng.between(0, 400) {
             0 => Term(u64::MAX),
             1 => Term((1 << 62) + 1),
-            2 => Term(self.term + u64::from(self.chance.between(0, 1000))),
+            2 => Term(self.term + u64::from(self.rng.between(0, 1000))),
             3..=20 => Term(self.term + 1),
             21..=40 => Term(self.term.saturating_sub(1)),
             _ => Term(self.term),
@@ -46,11 +46,11 @@ impl Forger {
     }
 
     fn member(&mut self) -> NodeId {
-        id(u64::from(self.chance.between(1, 5)))
+        id(u64::from(self.rng.between(1, 5)))
     }
 
     fn configuration(&mut self) -> Configuration {
-        let count = self.chance.between(0, 3);
+        let count = self.rng.between(0, 3);
         Configuration {
             voters: (0..count).map(|_| self.member()).collect(),
             outgoing: (0..count / 2).map(|_| self.member()).collect(),
@@ -59,7 +59,7 @@ impl Forger {
     }
 
     fn payload(&mut self) -> Payload {
-        match self.chance.between(0, 8) {
+        match self.rng.between(0, 8) {
             0 => Payload::Config(self.configuration()),
             1 => Payload::Command(self.proposal()),
             _ => Payload::Noop,
@@ -77,11 +77,11 @@ impl Forger {
     /// Mostly consecutive entries: a forger who takes care gets further.
     fn append(&mut self) -> Body {
         let prev = self.entry_id();
-        let count = u64::from(self.chance.between(0, 3));
-        let careless = self.chance.between(0, 3) == 0;
+        let count = u64::from(self.rng.between(0, 3));
+        let careless = self.rng.between(0, 3) == 0;
         let mut term = prev.term.0.max(1);
         let entries = (1..=count).map(|nth| {
-            term = term.saturating_add(u64::from(self.chance.between(0, 1)));
+            term = term.saturating_add(u64::from(self.rng.between(0, 1)));
             let follows =
                 EntryId { term: Term(term), index: Index(prev.index.0.wrapping_add(nth)) };
             let id = if careless { self.entry_id() } else { follows };
@@ -91,9 +91,9 @@ impl Forger {
     }
 
     fn body(&mut self) -> Body {
-        let yes = self.chance.between(0, 1) == 0;
-        let pre_vote = self.chance.between(0, 1) == 0;
-        match self.chance.between(0, 15) {
+        let yes = self.rng.between(0, 1) == 0;
+        let pre_vote = self.rng.between(0, 1) == 0;
+        match self.rng.between(0, 15) {
             0 => Body::RequestVote { last: self.entry_id(), pre_vote, transfer: yes },
             1 => Body::Vote { granted: yes, pre_vote },
             2..=4 => self.append(),
@@ -123,7 +123,7 @@ impl Forger {
     fn message(&mut self) -> Message {
         Message {
             from: self.member(),
-            to: id(if self.chance.between(0, 50) == 0 { 2 } else { 1 }),
+            to: id(if self.rng.between(0, 50) == 0 { 2 } else { 1 }),
             term: self.term(),
             body: self.body(),
         }
@@ -166,13 +166,13 @@ fn no_message_breaks_a_node() {
         println!("seed {seed}");
         let initial = Configuration::of_voters((1..=3).map(id));
         let mut member = Member::new(config(1, seed), Durable::new(initial));
-        let mut forger = Forger { chance: Chance::new(seed, 9), term: 1, index: 1 };
+        let mut forger = Forger { rng: Rng::new(seed, 9), term: 1, index: 1 };
         for _ in 0..1500 {
             let message = forger.message();
             let node = member.node.as_mut().expect("up");
             let before = committed_ids(node);
             node.step(message);
-            match forger.chance.between(0, 40) {
+            match forger.rng.between(0, 40) {
                 0 => node.campaign(),
                 1..=10 => node.tick(),
                 11 => node.propose(vec![forger.proposal()]),
@@ -190,7 +190,7 @@ fn no_message_breaks_a_node() {
             }
             forger.term = node.term().0.min(1 << 40);
             forger.index = node.log.last().index.0.min(1 << 40);
-            if forger.chance.between(0, 2) == 0 {
+            if forger.rng.between(0, 2) == 0 {
                 serve(&mut member);
             }
         }

@@ -27,7 +27,7 @@ pub(super) fn config(raw: u64, seed: u64) -> Config {
         heartbeat_ticks: 3,
         election_ticks_min: 10,
         election_ticks_max: 20,
-        loss_delay_ticks_max: 2,
+        leader_lost_delay_ticks_max: 2,
         append_bytes_max: 512,
         inflight_messages_max: 4,
         inflight_bytes_max: 1024,

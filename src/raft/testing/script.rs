@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 
-use super::super::snapshot::LogRoom;
+use super::super::snapshot::LogCacheLimits;
 use super::super::{
     Body, Configuration, Entry, EntryId, Index, Message, NodeId, Payload, Proposal, RaftNode,
     Ready, RequestId, Role, SnapshotMeta, Term,
@@ -224,7 +224,7 @@ impl Script {
             }
             "shrink" => {
                 let lagging_bytes_max = args.take_key("keep").unwrap_or("0").parse()?;
-                let room = LogRoom { bytes_max: 0, lagging_bytes_max };
+                let room = LogCacheLimits { bytes_max: 0, lagging_bytes_max };
                 self.act(at, |node| node.shrink_log(room));
             }
             _ => {
@@ -379,12 +379,12 @@ impl Script {
             reads,
             refused,
             snapshots_wanted,
-            transition,
+            soft_state,
             configuration,
             notices: _,
         } = ready;
         let id = self.members[at].config.id;
-        if let Some(now) = transition {
+        if let Some(now) = soft_state {
             let before = self.roles.insert(id, now.role).expect("known from the start");
             self.say(at, &show::transition(before, now));
         }
@@ -507,8 +507,8 @@ impl Script {
     }
 }
 
-/// `Vote granted|refused`, `PreVote …`, `AskVote last=1@1 [transfer]`,
-/// `AskPreVote last=1@1`,
+/// `Vote granted|refused`, `PreVote …`, `VoteRequest last=1@1 [transfer]`,
+/// `PreVoteRequest last=1@1`,
 /// `Append prev=1@1 terms=1,2 commit=0`, `Appended last=3`, `Rejected prev=3 hint=1@1`,
 /// `Heartbeat commit=0 round=0 [for=1]`, `HeartbeatReply round=0`, `TimeoutNow`, `Removed`,
 /// `InstallSnapshot last=1@1`, `AskMembers`, `Members ids=1,2`
@@ -521,9 +521,9 @@ fn parse_body(args: &mut ArgumentConsumer<'_>) -> Result<Body, Box<dyn Error>> {
         "Vote" | "PreVote" => {
             Body::Vote { granted: args.next_pos() == Some("granted"), pre_vote: kind == "PreVote" }
         }
-        "AskVote" | "AskPreVote" => Body::RequestVote {
+        "VoteRequest" | "PreVoteRequest" => Body::RequestVote {
             last: entry_id(args.take_key("last").unwrap_or("0@0"))?,
-            pre_vote: kind == "AskPreVote",
+            pre_vote: kind == "PreVoteRequest",
             transfer: args.next_pos() == Some("transfer"),
         },
         "Append" => {

@@ -7,7 +7,7 @@ use super::super::node::RoleState;
 use super::super::progress::ProgressState;
 use super::super::{
     Body, Configuration, Entry, Message, NodeId, Payload, Persist, RaftNode, RequestId, Role,
-    Transition,
+    SoftState,
 };
 
 /// `a` or, for nobody, `-`.
@@ -74,7 +74,7 @@ pub fn message(message: &Message) -> String {
 fn body(body: &Body) -> String {
     match body {
         Body::RequestVote { last, pre_vote, transfer } => {
-            let kind = if *pre_vote { "AskPreVote" } else { "AskVote" };
+            let kind = if *pre_vote { "PreVoteRequest" } else { "VoteRequest" };
             let reason = if *transfer { " by transfer" } else { "" };
             format!("{kind} last {last}{reason}")
         }
@@ -131,7 +131,7 @@ pub fn batch(batch: &Persist) -> String {
 }
 
 /// `follower → leader term 2 led by n1`.
-pub fn transition(before: Role, now: Transition) -> String {
+pub fn transition(before: Role, now: SoftState) -> String {
     let change = if before == now.role {
         now.role.as_str().to_owned()
     } else {

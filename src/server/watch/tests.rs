@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::kv::{Command, CompactionRequest, DeleteRangeRequest, EventKind, KeySet, Machine};
 use crate::kv::{PutRequest, RequestOp, TxnRequest};
-use crate::node::clock::Pulse;
+use crate::node::clock::Watchdog;
 use crate::node::{self, Handle, Limits, RequestError};
 use crate::raft::{Index, NodeId, Role, Term};
 
@@ -55,7 +55,7 @@ fn member() -> Member {
     let requests = mpsc::channel(1).0;
     let (revisions, announced) = watch::channel(1);
     let handle =
-        Handle::new(requests, statuses, Pulse::new(), Arc::clone(&machine), vec![], limits)
+        Handle::new(requests, statuses, Watchdog::new(), Arc::clone(&machine), vec![], limits)
             .announcing(announced);
     let work = std::sync::mpsc::sync_channel(1).0;
     let server = Server::new(handle, Responses::new(1 << 20, work));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::chance::Chance;
+use super::rng::Rng;
 
 /// Written whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
@@ -79,28 +79,28 @@ impl Inode {
 
     /// A sync fails as Linux has it fail: some sectors arrive, the others do not, and all count as
     /// clean from now on, so that the next sync has nothing to do and succeeds.
-    pub(super) fn fail_sync(&mut self, chance: &mut Chance) {
+    pub(super) fn fail_sync(&mut self, rng: &mut Rng) {
         for sector in std::mem::take(&mut self.dirty).into_keys() {
-            if chance.one_in(2) {
+            if rng.one_in(2) {
                 put_sector(&mut self.durable, sector, sector_of(&self.content, sector));
             }
         }
     }
 
     /// The power goes: what is not durable is there or not, as it happens.
-    pub(super) fn power_cut(&mut self, keep: Keep, chance: &mut Chance) {
+    pub(super) fn power_cut(&mut self, keep: Keep, rng: &mut Rng) {
         for (sector, mut versions) in std::mem::take(&mut self.dirty) {
             versions.push(sector_of(&self.content, sector).to_vec());
             let kept = match keep {
                 Keep::Nothing => false,
                 Keep::Everything => true,
-                Keep::Some => chance.one_in(2),
+                Keep::Some => rng.one_in(2),
             };
             if kept {
                 // Mostly the last one, at times one that was overwritten before any sync.
-                let older = matches!(keep, Keep::Some) && chance.one_in(4);
+                let older = matches!(keep, Keep::Some) && rng.one_in(4);
                 let at = if older {
-                    chance.below(versions.len() as u64) as usize
+                    rng.below(versions.len() as u64) as usize
                 } else {
                     versions.len() - 1
                 };
@@ -108,7 +108,7 @@ impl Inode {
             }
         }
         // A length may arrive without the data that made it.
-        if self.durable.len() < self.content.len() && chance.one_in(3) {
+        if self.durable.len() < self.content.len() && rng.one_in(3) {
             self.durable.resize(self.content.len(), 0);
         }
         self.durable.truncate(self.content.len());

@@ -1,7 +1,7 @@
 //! A disk that does its worst, for the tests of this room and for whole simulated nodes.
 
-pub(in crate::storage) mod chance;
 mod inode;
+pub(in crate::storage) mod rng;
 mod sim_disk;
 
 pub use sim_disk::{Fault, SimDisk, SimFile, SimLock};

@@ -2,7 +2,7 @@
 //! fills up, rots and lies; all of it from a seed.
 //!
 //! Two ways to die: [`SimDisk::kill`] ends the process and keeps what the system had in memory;
-//! [`SimDisk::power_cut`] leaves what was synced, and of the rest whatever chance leaves: each
+//! [`SimDisk::power_cut`] leaves what was synced, and of the rest a random part: each
 //! sector in any version it had, each name or none. Handles of before are dead after either.
 
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::chance::Chance;
 use super::inode::{Inode, Keep, Lie, SECTOR_BYTES};
+use super::rng::Rng;
 use crate::storage::disk::{Access, Disk, DiskFile};
 
 /// What happens at an operation.
@@ -40,7 +40,7 @@ pub struct SimDisk {
 
 #[derive(Debug)]
 struct State {
-    chance: Chance,
+    rng: Rng,
     inodes: BTreeMap<u64, Inode>,
     inodes_made: u64,
     /// As the running system sees it.
@@ -72,7 +72,7 @@ impl SimDisk {
         Self {
             life: None,
             state: Arc::new(Mutex::new(State {
-                chance: Chance::new(seed),
+                rng: Rng::new(seed),
                 inodes: BTreeMap::new(),
                 inodes_made: 0,
                 names: BTreeMap::new(),
@@ -145,13 +145,13 @@ impl SimDisk {
     pub fn power_cut(&self) {
         self.kill();
         let state = &mut *self.state();
-        let keep = match state.chance.below(6) {
+        let keep = match state.rng.below(6) {
             0 => Keep::Nothing,
             1 => Keep::Everything,
             _ => Keep::Some,
         };
         for inode in state.inodes.values_mut() {
-            inode.power_cut(keep, &mut state.chance);
+            inode.power_cut(keep, &mut state.rng);
         }
         state.settle_names();
     }
@@ -215,7 +215,7 @@ impl SimDisk {
         Self {
             life: None,
             state: Arc::new(Mutex::new(State {
-                chance: state.chance.clone(),
+                rng: state.rng.clone(),
                 inodes: state.inodes.clone(),
                 names: state.names.clone(),
                 durable_names: state.durable_names.clone(),
@@ -282,8 +282,8 @@ impl State {
     /// After a power cut: some of the pending changes are durable.
     fn settle_names(&mut self) {
         let pending = std::mem::take(&mut self.pending_names);
-        let ordered = self.chance.one_in(2);
-        let kept = self.chance.below(pending.len() as u64 + 1) as usize;
+        let ordered = self.rng.one_in(2);
+        let kept = self.rng.below(pending.len() as u64 + 1) as usize;
         // Changes that share no name may arrive in any order; a lost one holds back its like.
         let mut lost: Vec<String> = Vec::new();
         for (at, change) in pending.iter().enumerate() {
@@ -292,7 +292,7 @@ impl State {
                 NameChange::Rename(from, to) => vec![from, to],
             };
             let held_back = names.iter().any(|name| lost.contains(name));
-            let keep = if ordered { at < kept } else { !held_back && self.chance.one_in(2) };
+            let keep = if ordered { at < kept } else { !held_back && self.rng.one_in(2) };
             if keep {
                 apply(&mut self.durable_names, change);
             } else {
@@ -479,7 +479,7 @@ impl DiskFile for SimFile {
         // A failing write got some way; where it stopped is a sector's boundary.
         let done = match fault {
             Some(Fault::Fail(_)) => {
-                let some = state.chance.below(sectors + 1) as usize * SECTOR_BYTES;
+                let some = state.rng.below(sectors + 1) as usize * SECTOR_BYTES;
                 some.saturating_sub(offset % SECTOR_BYTES).min(bytes.len())
             }
             None | Some(Fault::PowerCut | Fault::LoseWrite | Fault::MisdirectWrite { .. }) => {
@@ -507,7 +507,7 @@ impl DiskFile for SimFile {
         state.survive()?;
         let inode = state.inodes.get_mut(&self.inode).expect("an open file is kept");
         if let Some(Fault::Fail(kind)) = fault {
-            inode.fail_sync(&mut state.chance);
+            inode.fail_sync(&mut state.rng);
             return Err(kind.into());
         }
         inode.sync();

@@ -71,7 +71,7 @@ fn the_masked_group_in_the_paper_is_what_is_written() {
 #[test]
 fn the_identity_in_the_paper_is_what_is_written() {
     let (disk, _dir) = example();
-    for name in ["identity", "openings"] {
+    for name in ["identity", "restarts"] {
         let text = String::from_utf8(disk.content(name).unwrap()).unwrap();
         assert_eq!(block(WAL, &format!("```text {name}")), text);
     }

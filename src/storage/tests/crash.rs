@@ -71,12 +71,12 @@ fn many_lives_on_one_disk() {
         let mut life = Life::new(seed);
         life.start().unwrap();
         for _ in 0..25 {
-            let at = life.disk.operations() + 1 + life.chance.below(120);
-            if life.chance.one_in(2) {
+            let at = life.disk.operations() + 1 + life.rng.below(120);
+            if life.rng.one_in(2) {
                 life.disk.fault_at(at, Fault::PowerCut);
             }
             let mut down = false;
-            for _ in 0..life.chance.below(50) {
+            for _ in 0..life.rng.below(50) {
                 down = life.step().is_err();
                 if down {
                     break;
@@ -84,14 +84,14 @@ fn many_lives_on_one_disk() {
             }
             life.stop();
             life.disk.clear_faults();
-            if down || life.chance.one_in(3) {
+            if down || life.rng.one_in(3) {
                 life.disk.power_cut();
             } else {
                 life.disk.kill();
             }
             // A start may be cut off too.
-            if life.chance.one_in(4) {
-                let at = life.disk.operations() + life.chance.below(12);
+            if life.rng.one_in(4) {
+                let at = life.disk.operations() + life.rng.below(12);
                 life.disk.fault_at(at, Fault::PowerCut);
                 let (history, floor) = (life.history.clone(), life.floor);
                 let started = life.start().is_ok();

@@ -1,7 +1,7 @@
 //! Rot, lies and lost files: what was acknowledged is there, or the start says what is wrong.
 
 use super::model::*;
-use crate::storage::testing::chance::Chance;
+use crate::storage::testing::rng::Rng;
 use crate::storage::testing::{Fault, SimDisk};
 use crate::storage::{Error, Options, frame};
 
@@ -289,20 +289,20 @@ fn a_log_of_the_future_is_refused_by_name() {
 #[test]
 fn nonsense_under_a_good_checksum_is_an_error_and_no_panic() {
     let (disk, _, model) = small_log(1100, false);
-    let mut chance = Chance::new(12);
+    let mut rng = Rng::new(12);
     let mut refused = 0;
     for name in disk.names().into_iter().filter(|name| name.starts_with("wal-")) {
         let content = disk.content(&name).unwrap();
         for _ in 0..3000 {
             let forged = disk.fork();
-            let which = chance.below(4);
+            let which = rng.below(4);
             let group = groups(&content).cycle().nth(which as usize).unwrap();
             let body_bytes = group.1.body_bytes as usize;
             let mut bytes = content[group.0..group.0 + 64 + body_bytes].to_vec();
-            for _ in 0..=chance.below(3) {
-                let at = 64 + chance.below(body_bytes as u64) as usize;
-                let values = [0, 1, 0x7f, 0xff, chance.next() as u8];
-                bytes[at] = values[chance.below(5) as usize];
+            for _ in 0..=rng.below(3) {
+                let at = 64 + rng.below(body_bytes as u64) as usize;
+                let values = [0, 1, 0x7f, 0xff, rng.next() as u8];
+                bytes[at] = values[rng.below(5) as usize];
             }
             frame::seal(&mut bytes, group.1.place, group.1.durable_bytes);
             forged.rot(&name, |content| {

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use super::model::*;
 use crate::raft::types::{Entry, Index, NodeId};
 use crate::storage::testing::SimDisk;
-use crate::storage::testing::chance::Chance;
+use crate::storage::testing::rng::Rng;
 use crate::storage::{DataDir, Error, Options, Spare, SpareJob};
 
 pub(super) struct Life {
     pub disk: SimDisk,
-    pub chance: Chance,
+    pub rng: Rng,
     pub options: Options,
     dir: Option<DataDir<SimDisk>>,
     /// Made on "another thread", not yet handed over.
@@ -27,7 +27,7 @@ impl Life {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             disk: SimDisk::new(seed),
-            chance: Chance::new(seed ^ 0xfeed),
+            rng: Rng::new(seed ^ 0xfeed),
             options: small(),
             dir: None,
             job: None,
@@ -67,7 +67,7 @@ impl Life {
 
     /// One thing that members do.
     pub(super) fn step(&mut self) -> Result<(), Error> {
-        match self.chance.below(20) {
+        match self.rng.below(20) {
             0..=7 => self.append(),
             8..=11 => self.sync(),
             12 => self.vote(),
@@ -87,7 +87,7 @@ impl Life {
     }
 
     pub(super) fn append(&mut self) -> Result<(), Error> {
-        let count = 1 + self.chance.below(4);
+        let count = 1 + self.rng.below(4);
         self.append_entries(count, 1200)
     }
 
@@ -100,12 +100,12 @@ impl Life {
         let mut state = self.now().clone();
         let last = state.last();
         let mut first = last.index.0 + 1;
-        if self.chance.one_in(5) {
+        if self.rng.one_in(5) {
             // A new leader, with another idea of the end of the log.
             state.hard_state.term.0 += 1;
             state.hard_state.vote = None;
             let fixed = state.hard_state.commit.max(state.base.last.index).0;
-            first -= self.chance.below(first - fixed).min(3);
+            first -= self.rng.below(first - fixed).min(3);
         }
         let term = state.hard_state.term.0.max(last.term.0);
         state.hard_state.term.0 = term;
@@ -114,7 +114,7 @@ impl Life {
             .collect();
         let end = first + count - 1;
         let commit = state.hard_state.commit.0;
-        state.hard_state.commit.0 = commit + self.chance.below(end - commit + 1);
+        state.hard_state.commit.0 = commit + self.rng.below(end - commit + 1);
         let hard_state = state.hard_state;
         state.append(hard_state, None, &entries);
         self.history.push(state);
@@ -123,18 +123,18 @@ impl Life {
 
     /// Values as users write them, and as a checksum's enemy would.
     fn data(&mut self, bytes_max: u64) -> Bytes {
-        let length = self.chance.below(bytes_max) as usize;
-        match self.chance.below(4) {
+        let length = self.rng.below(bytes_max) as usize;
+        match self.rng.below(4) {
             0 => vec![0; length].into(),
             1 => (0..length).map(|at| u8::from(at % 512 == 77)).collect::<Vec<_>>().into(),
-            _ => (0..length).map(|_| self.chance.next() as u8).collect::<Vec<_>>().into(),
+            _ => (0..length).map(|_| self.rng.next() as u8).collect::<Vec<_>>().into(),
         }
     }
 
     fn vote(&mut self) -> Result<(), Error> {
         let mut state = self.now().clone();
         state.hard_state.term.0 += 1;
-        state.hard_state.vote = NodeId::new(1 + self.chance.below(3));
+        state.hard_state.vote = NodeId::new(1 + self.rng.below(3));
         let hard_state = state.hard_state;
         self.history.push(state);
         self.dir().wal.append(hard_state, None, &[])
@@ -153,7 +153,7 @@ impl Life {
             if applied <= after {
                 break;
             }
-            let index = after + 1 + self.chance.below(applied - after);
+            let index = after + 1 + self.rng.below(applied - after);
             let state = self.now();
             let entry = state.entries.iter().find(|entry| entry.id.index == Index(index));
             metas.push(meta(index, entry.expect("applied entries are held").id.term.0));
@@ -177,17 +177,17 @@ impl Life {
     /// A snapshot from the leader: the log restarts.
     fn install(&mut self) -> Result<(), Error> {
         let mut state = self.now().clone();
-        state.hard_state.term.0 += self.chance.below(2);
+        state.hard_state.term.0 += self.rng.below(2);
         let term = state.hard_state.term.0.max(1);
         state.hard_state.term.0 = term;
         if term > self.now().hard_state.term.0 {
             state.hard_state.vote = None;
         }
         let after = state.hard_state.commit.max(state.base.last.index).0;
-        let snapshot = meta(after + 1 + self.chance.below(9), term);
+        let snapshot = meta(after + 1 + self.rng.below(9), term);
         let store = self.dir().snapshots.clone();
         let info = write_snapshot(&store, &snapshot)?;
-        let entries: Vec<_> = (1..=self.chance.below(3))
+        let entries: Vec<_> = (1..=self.rng.below(3))
             .map(|ahead| command(snapshot.last.index.0 + ahead, term, self.data(200)))
             .collect();
         state.hard_state.commit = snapshot.last.index;

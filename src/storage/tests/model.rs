@@ -7,7 +7,8 @@ use crate::raft::types::{
     RequestId, SnapshotMeta, Term,
 };
 use crate::storage::{
-    DataDir, Disk, Error, Identity, Opening, Options, Record, SnapshotInfo, SnapshotStore, Wal,
+    DataDir, Disk, Error, Identity, OpenedDataDir, Options, Record, SnapshotInfo, SnapshotStore,
+    Wal,
 };
 
 pub(super) fn node(id: u64) -> NodeId {
@@ -125,7 +126,7 @@ impl Model {
     }
 }
 
-pub(super) fn open<D: Disk>(disk: &D, options: Options) -> Result<Opening<D>, Error> {
+pub(super) fn open<D: Disk>(disk: &D, options: Options) -> Result<OpenedDataDir<D>, Error> {
     crate::storage::open(disk, options, identity(), &members())
 }
 

@@ -31,9 +31,9 @@ fn a_member_that_lost_its_directory_is_refused_by_those_who_met_it() {
     assert_eq!(one.next(), Delivery::PeerLost(node(2)));
     let listener = listen_again(addr);
     let mut wiped = Member::start_with(config(2, 21), listener, &peers, Store::default());
-    let disowned = Delivery::Disowned { by: node(1), why: Disowned::OtherInstance };
+    let rejected = Delivery::PeerRejection { by: node(1), why: PeerRejection::OtherInstance };
     // It may hear before that how the other hangs up.
-    while wiped.next() != disowned {}
+    while wiped.next() != rejected {}
     one.say(2, beat(1));
     wiped.say(1, beat(1));
     assert_eq!(one.next_within(Duration::from_millis(200)), None, "nothing of it is heard");

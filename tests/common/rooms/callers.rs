@@ -3,28 +3,28 @@
 use std::collections::BTreeMap;
 
 use raft_node::raft::NodeId;
-use raft_node::storage::Instances;
+use raft_node::storage::PeerIncarnations;
 use raft_node::storage::testing::SimDisk;
 
-use super::Chance;
+use super::Rng;
 
 /// One directory, and calls from members and from others, with restarts between them.
 pub fn judge(seed: u64) -> Result<(), String> {
-    let mut chance = Chance::new(seed);
+    let mut rng = Rng::new(seed);
     let disk = SimDisk::new(seed);
     let open = || {
         disk.kill();
-        Instances::open(&disk.for_process(), 7).map_err(|error| error.to_string())
+        PeerIncarnations::open(&disk.for_process(), 7).map_err(|error| error.to_string())
     };
     let mut instances = open()?;
     let mut met: BTreeMap<NodeId, u64> = BTreeMap::new();
     for _ in 0..40 {
-        if chance.one_in(8) {
+        if rng.one_in(8) {
             instances = open()?;
         }
-        let peer = NodeId::new(2 + chance.below(4)).expect("positive");
-        let told = chance.of(&[None, Some(10), Some(11)]);
-        let member = chance.one_in(3);
+        let peer = NodeId::new(2 + rng.below(4)).expect("positive");
+        let told = rng.of(&[None, Some(10), Some(11)]);
+        let member = rng.one_in(3);
         let let_in = instances.meet(peer, told, member).map_err(|error| error.to_string())?;
         let due = met.get(&peer).is_none_or(|met| told == Some(*met));
         if let_in != due {

@@ -14,7 +14,7 @@ use raft_node::storage::{
     self, DataDir, Error, Identity, Options, Record, SnapshotInfo, Spare, SpareJob,
 };
 
-use super::Chance;
+use super::Rng;
 
 const LIVES: usize = 6;
 /// Segments so small that everything happens soon.
@@ -26,7 +26,7 @@ pub fn judge(seed: u64) -> Result<(), String> {
     let mut life = Life::new(seed);
     for _ in 0..LIVES {
         life.start()?;
-        for _ in 0..life.chance.below(40) {
+        for _ in 0..life.rng.below(40) {
             life.step().map_err(|error| format!("a healthy disk: {error}"))?;
         }
         life.check_snapshot()?;
@@ -75,7 +75,7 @@ impl Held {
 
 struct Life {
     disk: SimDisk,
-    chance: Chance,
+    rng: Rng,
     dir: Option<DataDir<SimDisk>>,
     job: Option<SpareJob<SimDisk>>,
     spare: Option<Spare<SimDisk>>,
@@ -92,7 +92,7 @@ impl Life {
         let first = Held { hard_state: HardState::default(), base, entries: Vec::new() };
         Self {
             disk: SimDisk::new(seed),
-            chance: Chance::new(seed + 1),
+            rng: Rng::new(seed + 1),
             dir: None,
             job: None,
             spare: None,
@@ -132,7 +132,7 @@ impl Life {
     }
 
     fn step(&mut self) -> Result<(), Error> {
-        match self.chance.below(16) {
+        match self.rng.below(16) {
             0..=5 => self.append(),
             6..=8 => self.sync(),
             9 => self.dir().wal.vouch(),
@@ -152,19 +152,19 @@ impl Life {
     fn append(&mut self) -> Result<(), Error> {
         let mut state = self.now().clone();
         let mut first = state.last().index.0 + 1;
-        if self.chance.one_in(5) {
+        if self.rng.one_in(5) {
             state.hard_state.term.0 += 1;
-            state.hard_state.vote = NodeId::new(self.chance.below(4));
+            state.hard_state.vote = NodeId::new(self.rng.below(4));
             let fixed = state.hard_state.commit.max(state.base.last.index).0;
-            first -= self.chance.below(first - fixed).min(3);
+            first -= self.rng.below(first - fixed).min(3);
         }
         let term = state.hard_state.term.max(state.last().term);
         state.hard_state.term = term;
-        let count = 1 + self.chance.below(4);
+        let count = 1 + self.rng.below(4);
         let entries: Vec<Entry> =
             (first..first + count).map(|index| entry(index, term, self.data(1200))).collect();
         let commit = state.hard_state.commit.0;
-        state.hard_state.commit.0 = commit + self.chance.below(first + count - commit);
+        state.hard_state.commit.0 = commit + self.rng.below(first + count - commit);
         let hard_state = state.hard_state;
         state.append(None, &entries);
         self.states.push(state);
@@ -173,10 +173,10 @@ impl Life {
 
     /// Values as users write them, and as a checksum's enemy would.
     fn data(&mut self, bytes_max: u64) -> Bytes {
-        let length = self.chance.below(bytes_max);
-        match self.chance.below(3) {
+        let length = self.rng.below(bytes_max);
+        match self.rng.below(3) {
             0 => vec![0; length as usize].into(),
-            _ => (0..length).map(|_| self.chance.below(256) as u8).collect::<Vec<_>>().into(),
+            _ => (0..length).map(|_| self.rng.below(256) as u8).collect::<Vec<_>>().into(),
         }
     }
 
@@ -202,7 +202,7 @@ impl Life {
         for piece in content(meta).chunks(333) {
             writer.write(piece)?;
         }
-        if self.chance.one_in(8) {
+        if self.rng.one_in(8) {
             return Ok(None);
         }
         writer.finish().map(Some)
@@ -228,12 +228,12 @@ impl Life {
         state.hard_state.term = Term(state.hard_state.term.0.max(1));
         let term = state.hard_state.term;
         let after = state.hard_state.commit.max(state.base.last.index).0;
-        let last = EntryId { index: Index(after + 1 + self.chance.below(9)), term };
+        let last = EntryId { index: Index(after + 1 + self.rng.below(9)), term };
         let learners = BTreeSet::from([node(9)]);
         let meta = SnapshotMeta { last, config: Configuration { learners, ..members() } };
         let Some(info) = self.write_snapshot(&meta)? else { return Ok(()) };
         let entries = [entry(last.index.0 + 1, term, self.data(200))];
-        let entries = if self.chance.one_in(2) { &entries[..] } else { &[] };
+        let entries = if self.rng.one_in(2) { &entries[..] } else { &[] };
         state.hard_state.commit = last.index;
         let hard_state = state.hard_state;
         state.append(Some(&meta), entries);
@@ -267,14 +267,14 @@ impl Life {
     }
 
     fn die(&mut self) {
-        if self.chance.one_in(3) {
-            let fault = match self.chance.below(2) {
+        if self.rng.one_in(3) {
+            let fault = match self.rng.below(2) {
                 0 => Fault::Fail(std::io::ErrorKind::Other),
                 _ => Fault::PowerCut,
             };
-            self.disk.fault_at(self.disk.operations() + self.chance.below(8), fault);
+            self.disk.fault_at(self.disk.operations() + self.rng.below(8), fault);
             // Whatever fails now, the member is dead.
-            let _ = match self.chance.below(3) {
+            let _ = match self.rng.below(3) {
                 0 => self.append().and_then(|()| self.sync()),
                 1 => self.finish_snapshot().and_then(|()| self.adopt_late()),
                 _ => self.install(),
@@ -282,7 +282,7 @@ impl Life {
         }
         (self.dir, self.job, self.spare, self.late) = (None, None, None, None);
         self.disk.clear_faults();
-        if self.chance.one_in(2) {
+        if self.rng.one_in(2) {
             self.disk.kill();
         } else {
             self.disk.power_cut();
@@ -294,11 +294,11 @@ impl Life {
         let copy = self.disk.fork();
         let files: Vec<String> =
             copy.names().into_iter().filter(|name| copy.content(name) != Some(vec![])).collect();
-        let name = self.chance.of(&files);
+        let name = self.rng.of(&files);
         // Most of a segment is blank: look where something is.
         let bytes = copy.content(&name).expect("it is there");
         let written = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
-        let bit = self.chance.below(8 * written as u64) as usize;
+        let bit = self.rng.below(8 * written as u64) as usize;
         copy.rot(&name, |content| {
             // What is not synced yet may be shorter on the platters.
             if let Some(byte) = content.get_mut(bit / 8) {

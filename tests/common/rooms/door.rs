@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use raft_node::node::{Effect, Event, Replica, ReplicaConfig};
 use raft_node::raft::types::{Configuration, EntryId, Index, NodeId, PersistSeq, Term};
 use raft_node::raft::types::{HardState, SnapshotMeta};
-use raft_node::raft::{self, Body, LogRoom, Message, Restored};
+use raft_node::raft::{self, Body, LogCacheLimits, Message, Restored};
 
-use super::Chance;
+use super::Rng;
 
 const STEPS: u64 = 60;
 
@@ -23,7 +23,7 @@ pub fn judge(seed: u64) -> Result<(), String> {
 }
 
 struct Door {
-    chance: Chance,
+    rng: Rng,
     replica: Replica<u32>,
     /// Batches under way.
     writing: VecDeque<(PersistSeq, HardState)>,
@@ -49,7 +49,7 @@ impl Door {
             applied: Index(0),
         };
         Self {
-            chance: Chance::new(seed),
+            rng: Rng::new(seed),
             replica: Replica::new(config(seed), restored, Index(0), 0),
             writing: VecDeque::new(),
             durable: BTreeSet::new(),
@@ -59,9 +59,9 @@ impl Door {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        self.term += self.chance.below(2);
-        let (candidate, term) = (self.chance.of(&[id(2), id(3)]), Term(self.term));
-        match self.chance.below(4) {
+        self.term += self.rng.below(2);
+        let (candidate, term) = (self.rng.of(&[id(2), id(3)]), Term(self.term));
+        match self.rng.below(4) {
             0 => {
                 let body = Body::RequestVote {
                     last: EntryId::default(),
@@ -108,7 +108,7 @@ fn config(seed: u64) -> ReplicaConfig {
             heartbeat_ticks: 3,
             election_ticks_min: 10,
             election_ticks_max: 20,
-            loss_delay_ticks_max: 2,
+            leader_lost_delay_ticks_max: 2,
             append_bytes_max: 1 << 20,
             inflight_messages_max: 8,
             inflight_bytes_max: 1 << 20,
@@ -126,7 +126,7 @@ fn config(seed: u64) -> ReplicaConfig {
         proposals_max: 8,
         proposal_bytes_max: 1 << 20,
         reads_max: 8,
-        log_room: LogRoom { bytes_max: 1 << 20, lagging_bytes_max: 1 << 20 },
+        log_cache_limits: LogCacheLimits { bytes_max: 1 << 20, lagging_bytes_max: 1 << 20 },
         snapshot_log_bytes_min: 1 << 20,
     }
 }

@@ -12,7 +12,7 @@ pub mod strangers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use raft_node::proof::{self, Mark, Mutant};
+use raft_node::testpoints::{self, Mark, Mutant};
 
 /// How a mutant died.
 #[derive(Clone, Debug)]
@@ -113,14 +113,14 @@ pub fn kill(mutant: Mutant, seeds: u64) -> Option<Kill> {
     } else {
         return None;
     };
-    proof::set_mutant(Some(mutant));
+    testpoints::set_mutant(Some(mutant));
     let killed = (0..seeds).find_map(|seed| {
         // What the store and the log assert of themselves counts too.
         let outcome = catch_unwind(AssertUnwindSafe(|| judge(seed)));
         let how = outcome.unwrap_or_else(|panic| Err(said(panic.as_ref()))).err()?;
         Some(Kill { seed, how })
     });
-    proof::set_mutant(None);
+    testpoints::set_mutant(None);
     if let Some(Kill { seed, how }) = &killed {
         // Nobody is hanged for what he did not do.
         judge(*seed).unwrap_or_else(|what| panic!("without {mutant:?}: {what}, not {how}"));
@@ -134,11 +134,11 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
     format!("panic: {}", text.unwrap_or_default())
 }
 
-/// Chance from a seed (`SplitMix64`).
+/// Random numbers from a seed (`SplitMix64`).
 #[derive(Clone, Debug)]
-pub struct Chance(u64);
+pub struct Rng(u64);
 
-impl Chance {
+impl Rng {
     /// The same seed, the same fate.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d))

@@ -6,39 +6,39 @@ use std::sync::RwLock;
 use bytes::{Bytes, BytesMut};
 use raft_node::kv::{Command, Machine, PutRequest, SnapshotCursor};
 use raft_node::node::received::Receiving;
-use raft_node::node::{image, intake, recovery};
+use raft_node::node::{intake, recovery, snapshot_stream};
 use raft_node::raft::{
     Body, Configuration, EntryId, Index, Message, NodeId, Proposal, RequestId, SnapshotMeta, Term,
 };
 use raft_node::storage::testing::SimDisk;
 use raft_node::storage::{Identity, Options};
 
-use super::Chance;
+use super::Rng;
 
 /// Some proposals and one snapshot, of which some are poison.
 pub fn judge(seed: u64) -> Result<(), String> {
-    let mut chance = Chance::new(seed);
-    judge_proposals(&mut chance)?;
-    judge_snapshot(seed, &mut chance)
+    let mut rng = Rng::new(seed);
+    judge_proposals(&mut rng)?;
+    judge_snapshot(seed, &mut rng)
 }
 
 fn id(raw: u64) -> NodeId {
     NodeId::new(raw).expect("counted from one")
 }
 
-fn put(chance: &mut Chance) -> Command {
-    let key = vec![b'k', chance.below(200) as u8].into();
+fn put(rng: &mut Rng) -> Command {
+    let key = vec![b'k', rng.below(200) as u8].into();
     Command::Put(PutRequest { key, value: vec![1; 40].into(), ..PutRequest::default() })
 }
 
-fn judge_proposals(chance: &mut Chance) -> Result<(), String> {
+fn judge_proposals(rng: &mut Rng) -> Result<(), String> {
     let proposals: Vec<Proposal> = (1..5)
         .map(|sequence| {
-            let whole = put(chance).encode();
-            let data = match chance.below(3) {
+            let whole = put(rng).encode();
+            let data = match rng.below(3) {
                 0 => whole,
-                1 => whole.slice(..chance.below(whole.len() as u64) as usize),
-                _ => Bytes::from(vec![chance.below(256) as u8; 9]),
+                1 => whole.slice(..rng.below(whole.len() as u64) as usize),
+                _ => Bytes::from(vec![rng.below(256) as u8; 9]),
             };
             Proposal { id: RequestId { origin: id(2), sequence }, data }
         })
@@ -53,11 +53,11 @@ fn judge_proposals(chance: &mut Chance) -> Result<(), String> {
     if admitted == due { Ok(()) } else { Err(format!("{admitted:?} were admitted, not {due:?}")) }
 }
 
-fn judge_snapshot(seed: u64, chance: &mut Chance) -> Result<(), String> {
+fn judge_snapshot(seed: u64, rng: &mut Rng) -> Result<(), String> {
     let mut machine = Machine::new();
-    let last = 1 + chance.below(20);
+    let last = 1 + rng.below(20);
     for index in 1..=last {
-        let _ = machine.apply(index, put(chance));
+        let _ = machine.apply(index, put(rng));
     }
     let mut content = BytesMut::new();
     let machine = RwLock::new(machine);
@@ -66,14 +66,14 @@ fn judge_snapshot(seed: u64, chance: &mut Chance) -> Result<(), String> {
         SnapshotCursor::new(machine.store())
     };
     while let Some(chunk) =
-        image::next_chunk(&machine, &mut cursor).map_err(|error| error.to_string())?
+        snapshot_stream::next_chunk(&machine, &mut cursor).map_err(|error| error.to_string())?
     {
-        content.extend_from_slice(&image::head(&chunk));
+        content.extend_from_slice(&snapshot_stream::head(&chunk));
         content.extend_from_slice(&chunk);
     }
-    let poisoned = chance.one_in(2);
+    let poisoned = rng.one_in(2);
     if poisoned {
-        let length = chance.below(content.len() as u64) as usize;
+        let length = rng.below(content.len() as u64) as usize;
         content.truncate(length);
     }
     let identity = Identity { cluster_id: 1, node_id: id(1) };

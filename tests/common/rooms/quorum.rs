@@ -12,7 +12,7 @@ use raft_node::raft::{
     RaftNode, Refusal, RequestId, Restored, Role, SnapshotMeta,
 };
 
-use super::Chance;
+use super::Rng;
 
 /// The shortest election time-out.
 pub const ELECTION_TICKS: u32 = 10;
@@ -25,18 +25,18 @@ struct Cluster {
 
 /// One cluster, one request.
 pub fn judge(seed: u64) -> Result<(), String> {
-    let mut chance = Chance::new(seed);
-    let count = chance.of(&[3, 4, 5]);
+    let mut rng = Rng::new(seed);
+    let count = rng.of(&[3, 4, 5]);
     let ids: Vec<NodeId> = (1..=count).map(id).collect();
-    let dead = chance.below((count - 1) / 2 + 1) as usize;
+    let dead = rng.below((count - 1) / 2 + 1) as usize;
     let alive = &ids[..ids.len() - dead];
     let mut cluster = Cluster::new(&ids, alive, seed);
     let leader = cluster.settle()?;
-    if chance.one_in(2) {
-        return cluster.judge_moves(leader, &ids, &mut chance);
+    if rng.one_in(2) {
+        return cluster.judge_moves(leader, &ids, &mut rng);
     }
     let gone: Vec<NodeId> =
-        ids.iter().copied().filter(|id| *id != leader && chance.one_in(3)).collect();
+        ids.iter().copied().filter(|id| *id != leader && rng.one_in(3)).collect();
     if gone.is_empty() {
         return Ok(());
     }
@@ -77,25 +77,20 @@ impl Cluster {
 
     /// Voters are said to be where the leader did not reach them: done exactly if the others that
     /// are alive make a quorum.
-    fn judge_moves(
-        &mut self,
-        leader: NodeId,
-        ids: &[NodeId],
-        chance: &mut Chance,
-    ) -> Result<(), String> {
+    fn judge_moves(&mut self, leader: NodeId, ids: &[NodeId], rng: &mut Rng) -> Result<(), String> {
         let alive: Vec<NodeId> = self.alive.keys().copied().collect();
         let node = self.alive.get_mut(&leader).expect("it leads");
         for id in &alive {
             node.peer_reached(*id, Some(format!("host{id}:5001")));
         }
         let moved: Vec<NodeId> =
-            ids.iter().copied().filter(|id| *id != leader && chance.one_in(2)).collect();
+            ids.iter().copied().filter(|id| *id != leader && rng.one_in(2)).collect();
         if moved.is_empty() {
             return Ok(());
         }
         let staying = alive.iter().filter(|id| !moved.contains(id)).count();
         let enough = staying > ids.len() / 2;
-        let to = |id: &NodeId| Change::Relocate { id: *id, address: format!("nowhere{id}:9") };
+        let to = |id: &NodeId| Change::UpdateAddress { id: *id, address: format!("nowhere{id}:9") };
         node.change_membership(
             RequestId { origin: leader, sequence: 1 },
             moved.iter().map(to).collect(),
@@ -168,7 +163,7 @@ pub fn config(id: NodeId, seed: u64) -> Config {
         heartbeat_ticks: 2,
         election_ticks_min: ELECTION_TICKS,
         election_ticks_max: 2 * ELECTION_TICKS,
-        loss_delay_ticks_max: 1,
+        leader_lost_delay_ticks_max: 1,
         append_bytes_max: 1 << 20,
         inflight_messages_max: 16,
         inflight_bytes_max: 1 << 20,

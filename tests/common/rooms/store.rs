@@ -9,7 +9,7 @@ use raft_node::kv::{
     SnapshotImport, SortOrder, SortTarget, TxnRequest,
 };
 
-use super::Chance;
+use super::Rng;
 use crate::linearizability::{
     Answer, ClientId, Freshness, History, Outcome, Request, Time, Verdict, register, revisions,
 };
@@ -50,7 +50,7 @@ pub fn tell(seed: u64) -> Result<Told, String> {
 }
 
 struct World {
-    chance: Chance,
+    rng: Rng,
     leader: Machine,
     follower: Machine,
     log: Vec<(i64, Command)>,
@@ -65,7 +65,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         Self {
-            chance: Chance::new(seed),
+            rng: Rng::new(seed),
             leader: Machine::new(),
             follower: Machine::new(),
             log: Vec::new(),
@@ -78,29 +78,29 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        self.now += 1 + self.chance.below(20);
-        match self.chance.below(20) {
+        self.now += 1 + self.rng.below(20);
+        match self.rng.below(20) {
             0..=7 => self.write(),
             8 => {
                 // Sent, and lost on the way: it never happens.
                 let command = self.command();
-                let called = Time(self.now - self.chance.below(60));
+                let called = Time(self.now - self.rng.below(60));
                 self.history.call(ClientId(1), called, Request::Write(command));
             }
             9 => {
                 let command = self.command();
                 let id = self.history.call(ClientId(1), Time(self.now), Request::Write(command));
-                self.history.refused(id, Time(self.now + self.chance.below(60)));
+                self.history.refused(id, Time(self.now + self.rng.below(60)));
             }
             10..=13 => self.read(Freshness::Linearizable),
             14 => self.read(Freshness::Serializable),
             15 => self.scan(),
             16 | 17 => {
-                let upto = self.follower.applied() + self.chance.below(8);
+                let upto = self.follower.applied() + self.rng.below(8);
                 self.follow(upto);
             }
             18 => {
-                let budget = self.chance.below(7) as usize;
+                let budget = self.rng.below(7) as usize;
                 self.leader.compact_step(budget);
                 self.follower.compact_step(budget);
             }
@@ -122,7 +122,7 @@ impl World {
         let answer = match result {
             Ok(response) => Answer::Written(response),
             Err(error) => {
-                let revision = (!self.chance.one_in(3)).then_some(revision);
+                let revision = (!self.rng.one_in(3)).then_some(revision);
                 Answer::Refused { error, revision }
             }
         };
@@ -136,16 +136,16 @@ impl World {
         };
         let revision = store.revision();
         let refused = |error| Answer::Refused { error, revision: Some(revision) };
-        if self.chance.one_in(4) {
+        if self.rng.one_in(4) {
             let txn = TxnRequest {
-                compare: vec![compare(&mut self.chance, revision, self.values)],
-                success: vec![RequestOp::Range(range(&mut self.chance, revision))],
-                failure: vec![RequestOp::Range(range(&mut self.chance, revision))],
+                compare: vec![compare(&mut self.rng, revision, self.values)],
+                success: vec![RequestOp::Range(range(&mut self.rng, revision))],
+                failure: vec![RequestOp::Range(range(&mut self.rng, revision))],
             };
             let answer = store.read_txn(&txn).map_or_else(refused, Answer::ReadTxn);
             self.record(Request::ReadTxn(txn, freshness), answer);
         } else {
-            let request = range(&mut self.chance, revision);
+            let request = range(&mut self.rng, revision);
             let answer = store.range(&request).map_or_else(refused, Answer::Range);
             self.record(Request::Range(request, freshness), answer);
         }
@@ -192,9 +192,9 @@ impl World {
                 Err(SnapshotError::Replaced) => return Ok(()),
                 Err(error) => return Err(error.to_string()),
             }
-            if self.chance.one_in(3) {
+            if self.rng.one_in(3) {
                 self.export = Some((cursor, import, applied));
-                if self.chance.one_in(4) {
+                if self.rng.one_in(4) {
                     self.replace_follower()?;
                 }
                 return Ok(());
@@ -225,11 +225,11 @@ impl World {
     }
 
     fn record(&mut self, request: Request, answer: Answer) {
-        let client = ClientId(self.chance.below(5));
-        let called = Time(self.now - self.chance.below(60));
+        let client = ClientId(self.rng.below(5));
+        let called = Time(self.now - self.rng.below(60));
         let id = self.history.call(client, called, request);
-        let at = Time(self.now + self.chance.below(60));
-        if !self.chance.one_in(15) {
+        let at = Time(self.now + self.rng.below(60));
+        if !self.rng.one_in(15) {
             self.history.returned(id, at, answer);
         }
     }
@@ -260,14 +260,14 @@ impl World {
 
     fn command(&mut self) -> Command {
         let revision = self.leader.store().revision();
-        match self.chance.below(20) {
+        match self.rng.below(20) {
             0..=7 => Command::Put(self.put()),
-            8..=11 => Command::DeleteRange(delete(&mut self.chance)),
+            8..=11 => Command::DeleteRange(delete(&mut self.rng)),
             12..=17 => Command::Txn(self.txn(2)),
             18 => Command::Txn(self.overwriting()),
             _ => {
-                let few = if self.chance.one_in(2) { 2 } else { 12 };
-                let back = i64::try_from(self.chance.below(few)).expect("small") - 1;
+                let few = if self.rng.one_in(2) { 2 } else { 12 };
+                let back = i64::try_from(self.rng.below(few)).expect("small") - 1;
                 Command::Compact(CompactionRequest { revision: revision - back })
             }
         }
@@ -275,20 +275,20 @@ impl World {
 
     fn put(&mut self) -> PutRequest {
         self.values += 1;
-        let ignore_value = self.chance.one_in(12);
+        let ignore_value = self.rng.one_in(12);
         let value = if ignore_value { Bytes::new() } else { value(self.values) };
-        let prev_kv = self.chance.one_in(3);
-        let key = key(self.chance.of(&KEYS));
+        let prev_kv = self.rng.one_in(3);
+        let key = key(self.rng.of(&KEYS));
         PutRequest { key, value, prev_kv, ignore_value, ..PutRequest::default() }
     }
 
     fn txn(&mut self, depth: u32) -> TxnRequest {
         let revision = self.leader.store().revision();
-        let compares = self.chance.below(3);
+        let compares = self.rng.below(3);
         let compare =
-            (0..compares).map(|_| compare(&mut self.chance, revision, self.values)).collect();
+            (0..compares).map(|_| compare(&mut self.rng, revision, self.values)).collect();
         let mut branch = || {
-            let ops = self.chance.below(4);
+            let ops = self.rng.below(4);
             (0..ops).map(|_| self.op(depth)).collect()
         };
         TxnRequest { compare, success: branch(), failure: branch() }
@@ -309,10 +309,10 @@ impl World {
 
     fn op(&mut self, depth: u32) -> RequestOp {
         let revision = self.leader.store().revision();
-        match self.chance.below(8) {
+        match self.rng.below(8) {
             0..=3 => RequestOp::Put(self.put()),
-            4 => RequestOp::DeleteRange(delete(&mut self.chance)),
-            5 | 6 => RequestOp::Range(range(&mut self.chance, revision)),
+            4 => RequestOp::DeleteRange(delete(&mut self.rng)),
+            5 | 6 => RequestOp::Range(range(&mut self.rng, revision)),
             _ if depth > 0 => RequestOp::Txn(self.txn(depth - 1)),
             _ => RequestOp::Put(self.put()),
         }
@@ -331,33 +331,33 @@ fn past(revision: i64) -> RangeRequest {
     RangeRequest { revision, ..RangeRequest::default() }
 }
 
-fn delete(chance: &mut Chance) -> DeleteRangeRequest {
-    let range_end = if chance.one_in(2) { key(chance.of(&KEYS)) } else { Bytes::new() };
-    DeleteRangeRequest { key: key(chance.of(&KEYS)), range_end, prev_kv: chance.one_in(2) }
+fn delete(rng: &mut Rng) -> DeleteRangeRequest {
+    let range_end = if rng.one_in(2) { key(rng.of(&KEYS)) } else { Bytes::new() };
+    DeleteRangeRequest { key: key(rng.of(&KEYS)), range_end, prev_kv: rng.one_in(2) }
 }
 
-fn range(chance: &mut Chance, now: i64) -> RangeRequest {
-    let back = i64::try_from(chance.below(12)).expect("small") - 1;
+fn range(rng: &mut Rng, now: i64) -> RangeRequest {
+    let back = i64::try_from(rng.below(12)).expect("small") - 1;
     RangeRequest {
-        key: key(chance.of(&KEYS)),
-        range_end: if chance.one_in(2) { Bytes::new() } else { key(chance.of(&["b", "e", "\0"])) },
-        revision: if chance.one_in(2) { 0 } else { (now - back).max(0) },
-        limit: if chance.one_in(4) { 2 } else { 0 },
-        sort_order: chance.of(&[SortOrder::None, SortOrder::Ascend, SortOrder::Descend]),
-        sort_target: chance.of(&[SortTarget::Key, SortTarget::Mod, SortTarget::Value]),
-        keys_only: chance.one_in(8),
-        count_only: chance.one_in(8),
-        min_mod_revision: if chance.one_in(8) { now - 5 } else { 0 },
+        key: key(rng.of(&KEYS)),
+        range_end: if rng.one_in(2) { Bytes::new() } else { key(rng.of(&["b", "e", "\0"])) },
+        revision: if rng.one_in(2) { 0 } else { (now - back).max(0) },
+        limit: if rng.one_in(4) { 2 } else { 0 },
+        sort_order: rng.of(&[SortOrder::None, SortOrder::Ascend, SortOrder::Descend]),
+        sort_target: rng.of(&[SortTarget::Key, SortTarget::Mod, SortTarget::Value]),
+        keys_only: rng.one_in(8),
+        count_only: rng.one_in(8),
+        min_mod_revision: if rng.one_in(8) { now - 5 } else { 0 },
         ..RangeRequest::default()
     }
 }
 
-fn compare(chance: &mut Chance, now: i64, values: u64) -> Compare {
-    let target = match chance.below(4) {
-        0 => CompareTarget::Version(i64::try_from(chance.below(3)).expect("small")),
+fn compare(rng: &mut Rng, now: i64, values: u64) -> Compare {
+    let target = match rng.below(4) {
+        0 => CompareTarget::Version(i64::try_from(rng.below(3)).expect("small")),
         1 => CompareTarget::Create(0),
         2 => CompareTarget::Mod(now - 1),
-        _ => CompareTarget::Value(value(values.saturating_sub(chance.below(10)))),
+        _ => CompareTarget::Value(value(values.saturating_sub(rng.below(10)))),
     };
     let results = [
         CompareResult::Equal,
@@ -365,14 +365,14 @@ fn compare(chance: &mut Chance, now: i64, values: u64) -> Compare {
         CompareResult::Less,
         CompareResult::Greater,
     ];
-    let range_end = if chance.one_in(6) { key("d") } else { Bytes::new() };
-    Compare { key: key(chance.of(&KEYS)), range_end, result: chance.of(&results), target }
+    let range_end = if rng.one_in(6) { key("d") } else { Bytes::new() };
+    Compare { key: key(rng.of(&KEYS)), range_end, result: rng.of(&results), target }
 }
 
 /// Alters one answer of a history so that it cannot be explained any more; false if there is none
 /// to alter.
 pub fn spoil(told: &mut Told, seed: u64) -> bool {
-    let mut chance = Chance::new(seed);
+    let mut rng = Rng::new(seed);
     let shows = |answer: &Answer| match answer {
         Answer::Range(response) => !response.kvs.is_empty(),
         Answer::Written(Response::Put(_)) => true,
@@ -385,12 +385,12 @@ pub fn spoil(told: &mut Told, seed: u64) -> bool {
     if answers.is_empty() {
         return false;
     }
-    let operation = &mut operations[chance.of(&answers)];
+    let operation = &mut operations[rng.of(&answers)];
     let Outcome::Returned { answer, .. } = &mut operation.outcome else {
         unreachable!("only answers were chosen");
     };
     match answer {
-        Answer::Range(response) => match chance.below(5) {
+        Answer::Range(response) => match rng.below(5) {
             0 => response.kvs[0].value = Bytes::from_static(b"never written"),
             1 => response.kvs[0].version += 1,
             2 => response.kvs[0].create_revision -= 1,

@@ -13,7 +13,7 @@ use raft_node::raft::{
     RaftNode, Refusal, RequestId, Restored, Role, SnapshotMeta, Term,
 };
 
-use super::Chance;
+use super::Rng;
 use super::quorum::{ELECTION_TICKS, config};
 
 /// The host, where it says so.
@@ -30,8 +30,8 @@ struct Cluster {
 
 /// One cluster, one host.
 pub fn judge(seed: u64) -> Result<(), String> {
-    let mut chance = Chance::new(seed);
-    let count = chance.of(&[3, 4, 5]);
+    let mut rng = Rng::new(seed);
+    let count = rng.of(&[3, 4, 5]);
     let mut cluster = Cluster::new(count, seed);
     for _ in 0..10 * ELECTION_TICKS {
         cluster.tick();
@@ -39,10 +39,10 @@ pub fn judge(seed: u64) -> Result<(), String> {
     let leader = cluster.leader().ok_or("nobody leads, and nothing had happened")?;
     cluster.propose(leader, 1);
     cluster.tick();
-    match chance.below(3) {
-        0 => cluster.hear_a_stranger(leader, &mut chance)?,
-        1 => cluster.hear_a_forgery(leader, &mut chance),
-        _ => cluster.hear_of_a_transfer(leader, &mut chance)?,
+    match rng.below(3) {
+        0 => cluster.hear_a_stranger(leader, &mut rng)?,
+        1 => cluster.hear_a_forgery(leader, &mut rng),
+        _ => cluster.hear_of_a_transfer(leader, &mut rng)?,
     }
     cluster.work_again()
 }
@@ -76,19 +76,19 @@ impl Cluster {
     }
 
     /// Says anything, in its own name: nobody may so much as look up.
-    fn hear_a_stranger(&mut self, leader: NodeId, chance: &mut Chance) -> Result<(), String> {
+    fn hear_a_stranger(&mut self, leader: NodeId, rng: &mut Rng) -> Result<(), String> {
         let before = self.standing();
         for _ in 0..300 {
-            let to = chance.of(&self.members());
+            let to = rng.of(&self.members());
             let forger = Forger { last: self.nodes[&to].last_index().0, term: before.1 };
-            let (term, body) = (forger.term(chance), forger.body(chance, id(STRANGER)));
+            let (term, body) = (forger.term(rng), forger.body(rng, id(STRANGER)));
             let message = Message { from: id(STRANGER), to, term, body };
             let what = format!("{message:?}");
             self.step(message);
             if self.standing() != before {
                 return Err(format!("{before:?} became {:?} by {what}", self.standing()));
             }
-            if chance.one_in(10) {
+            if rng.one_in(10) {
                 self.tick();
             }
         }
@@ -99,13 +99,13 @@ impl Cluster {
     /// Says something once, in the name of a member. A lie of the leader about its log is not
     /// among it, nor one of a follower about its disk: who speaks as a member is for the channel
     /// to know.
-    fn hear_a_forgery(&mut self, leader: NodeId, chance: &mut Chance) {
-        let to = chance.of(&self.members());
-        let from = chance.of(&self.members());
+    fn hear_a_forgery(&mut self, leader: NodeId, rng: &mut Rng) {
+        let to = rng.of(&self.members());
+        let from = rng.of(&self.members());
         let forger =
             Forger { last: self.nodes[&to].last_index().0, term: self.nodes[&leader].term().0 };
         let body = loop {
-            match forger.body(chance, from) {
+            match forger.body(rng, from) {
                 Body::Append { .. }
                 | Body::InstallSnapshot { .. }
                 | Body::Propose { .. }
@@ -114,7 +114,7 @@ impl Cluster {
                 other => break other,
             }
         };
-        let term = forger.term(chance);
+        let term = forger.term(rng);
         self.step(Message { from, to, term, body });
         for _ in 0..20 * ELECTION_TICKS {
             self.tick();
@@ -122,19 +122,19 @@ impl Cluster {
     }
 
     /// Says, in the names of voters, that the leader wants them to lead; and orders the same.
-    fn hear_of_a_transfer(&mut self, leader: NodeId, chance: &mut Chance) -> Result<(), String> {
+    fn hear_of_a_transfer(&mut self, leader: NodeId, rng: &mut Rng) -> Result<(), String> {
         let others: Vec<NodeId> = self.members().into_iter().filter(|id| *id != leader).collect();
         let term = self.nodes[&leader].term();
         let last = EntryId { term, index: Index(1 << 20) };
         for _ in 0..100 {
-            let (from, to) = (chance.of(&others), chance.of(&self.members()));
-            let (term, body) = if chance.one_in(3) {
+            let (from, to) = (rng.of(&others), rng.of(&self.members()));
+            let (term, body) = if rng.one_in(3) {
                 (term, Body::TimeoutNow)
             } else {
                 (term.next(), Body::RequestVote { last, pre_vote: false, transfer: true })
             };
             self.step(Message { from, to, term, body });
-            if chance.one_in(3) {
+            if rng.one_in(3) {
                 self.tick();
             }
         }
@@ -238,35 +238,35 @@ struct Forger {
 }
 
 impl Forger {
-    fn term(&self, chance: &mut Chance) -> Term {
-        Term(match chance.below(5) {
+    fn term(&self, rng: &mut Rng) -> Term {
+        Term(match rng.below(5) {
             0 => self.term,
             1 => self.term.saturating_sub(1),
             2 => 1 << 62,
-            3 => self.term + 1 + chance.below(1 << 32),
+            3 => self.term + 1 + rng.below(1 << 32),
             _ => self.term + 1,
         })
     }
 
-    fn index(&self, chance: &mut Chance) -> Index {
-        Index(match chance.below(4) {
+    fn index(&self, rng: &mut Rng) -> Index {
+        Index(match rng.below(4) {
             0 => 1 << 62,
             1 => 0,
             _ => self.last,
         })
     }
 
-    fn entry_id(&self, chance: &mut Chance) -> EntryId {
-        let index = self.index(chance);
+    fn entry_id(&self, rng: &mut Rng) -> EntryId {
+        let index = self.index(rng);
         EntryId { term: Term(if index.0 == 0 { 0 } else { self.term }), index }
     }
 
-    fn body(&self, chance: &mut Chance, from: NodeId) -> Body {
-        let (yes, pre_vote) = (chance.one_in(2), chance.one_in(2));
-        let request = RequestId { origin: from, sequence: chance.below(1 << 40) };
+    fn body(&self, rng: &mut Rng, from: NodeId) -> Body {
+        let (yes, pre_vote) = (rng.one_in(2), rng.one_in(2));
+        let request = RequestId { origin: from, sequence: rng.below(1 << 40) };
         let config = Configuration::of_voters([from]);
-        match chance.below(15) {
-            0 => Body::RequestVote { last: self.entry_id(chance), pre_vote, transfer: yes },
+        match rng.below(15) {
+            0 => Body::RequestVote { last: self.entry_id(rng), pre_vote, transfer: yes },
             1 => Body::Vote { granted: yes, pre_vote },
             2 => {
                 let prev = EntryId { term: Term(self.term), index: Index(self.last) };
@@ -274,10 +274,10 @@ impl Forger {
                 let entries = vec![Entry { id, payload: Payload::Config(config) }];
                 Body::Append { prev, entries, commit: id.index }
             }
-            3 => Body::Appended { last: self.index(chance) },
-            4 => Body::Rejected { prev: self.index(chance), hint: EntryId::default() },
+            3 => Body::Appended { last: self.index(rng) },
+            4 => Body::Rejected { prev: self.index(rng), hint: EntryId::default() },
             5 | 6 => {
-                let (commit, round) = (self.index(chance), chance.below(3));
+                let (commit, round) = (self.index(rng), rng.below(3));
                 Body::Heartbeat { commit, round, successor: yes.then_some(from) }
             }
             7 => Body::HeartbeatReply { round: 1 << 40 },

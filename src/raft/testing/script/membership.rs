@@ -2,7 +2,7 @@
 
 use goldenscript::ArgumentConsumer;
 
-use super::super::super::{Aim, Change, Configuration, Role};
+use super::super::super::{Change, Configuration, Role, TargetRole};
 use super::super::member::{Durable, Member};
 use super::super::{config, id, show};
 use super::{Outcome, Script, list};
@@ -59,15 +59,15 @@ fn change(what: &str, raw: &str) -> Result<Change, Box<dyn std::error::Error>> {
     let member = id(raw.parse()?);
     let address = format!("host{raw}:5001");
     Ok(match what {
-        "add" => Change::Add { id: member, address, aim: Aim::Voter { replaces: None } },
-        "learner" => Change::Add { id: member, address, aim: Aim::Learner },
+        "add" => Change::Add { id: member, address, aim: TargetRole::Voter { replaces: None } },
+        "learner" => Change::Add { id: member, address, aim: TargetRole::Learner },
         "replace" => {
             let replaces = list(other)?.first().copied();
-            Change::Add { id: member, address, aim: Aim::Voter { replaces } }
+            Change::Add { id: member, address, aim: TargetRole::Voter { replaces } }
         }
         "promote" => Change::Promote(member),
         "remove" => Change::Remove(member),
-        "move" => Change::Relocate { id: member, address: format!("moved{raw}:5001") },
+        "move" => Change::UpdateAddress { id: member, address: format!("moved{raw}:5001") },
         other => return Err(format!("unknown change {other}").into()),
     })
 }
