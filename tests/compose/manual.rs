@@ -11,7 +11,7 @@ const README: &str = include_str!("../../README.md");
 const COMPOSE_FILE: &str = include_str!("../../docker-compose.yml");
 
 /// The section, by its heading.
-const SECTION: &str = "## Grow it, shrink it, replace a machine";
+const SECTION: &str = "## Membership: grow, shrink, replace";
 
 /// The voters after each command that changes the membership, in the order of the README.
 const VOTERS: [(&str, &[u64]); 4] = [
