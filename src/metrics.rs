@@ -9,6 +9,7 @@ mod peers;
 mod process;
 mod rpc;
 mod text;
+mod watches;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ use prometheus_client::registry::Registry;
 pub use peers::{PeerTraffic, Peers};
 pub use rpc::{RpcCall, RpcKind, RpcName, Rpcs};
 pub use text::Format;
+pub use watches::WatchMetrics;
 
 /// Log lines that were dropped or could not be written. Of the process, as its log is: there may be
 /// losses before there is a node.
@@ -122,6 +124,8 @@ pub struct Metrics {
     pub rpcs: Arc<Rpcs>,
     /// The other members; as of the scrape.
     pub peer_traffic: Arc<Peers>,
+    /// Watches; as of the scrape.
+    pub watches: WatchMetrics,
     /// 1 while a leader is known.
     pub has_leader: Gauge,
     /// 1 while this member leads.
@@ -205,6 +209,7 @@ impl Metrics {
             registry: Registry::default(),
             rpcs: Arc::new(Rpcs::new(rpcs)),
             peer_traffic: Arc::new(Peers::new(constants.server_id.clone())),
+            watches: WatchMetrics::default(),
             is_learner: Gauge::default(),
             slow_applies: Counter::default(),
             compact_revision: Gauge::default(),
@@ -234,6 +239,7 @@ impl Metrics {
         };
         metrics.register_plain();
         metrics.register_sizes_and_durations();
+        metrics.watches.register(&mut metrics.registry);
         metrics.registry.register_collector(Box::new(constants));
         metrics.registry.register_collector(Box::new(process::Process));
         metrics.registry.register_collector(Box::new(Arc::clone(&metrics.rpcs)));

@@ -158,7 +158,6 @@ impl Clients {
         runtime.spawn(memory::give_back());
         runtime.spawn(publish::publish(handle.clone(), publish::attributes(config)));
         let handle = handle.clone().sharing_barriers(barriers);
-        let scrape = scrape(handle.clone(), metrics, transport);
         let (work, to_do) = thread_channel::sync_channel::<server::Work>(RESPONSE_WORK_MAX);
         // Ends with the services, which hold the other end.
         start_thread("responses", move || {
@@ -169,8 +168,11 @@ impl Clients {
         let responses = server::Responses::new(config.response_memory_bytes, work);
         runtime.spawn(responses.clone().watch());
         let progress_interval = Duration::from_millis(config.watch_progress_interval_ms);
-        let operations = server::Server::new(handle, responses).telling_progress(progress_interval);
+        let operations =
+            server::Server::new(handle.clone(), responses).telling_progress(progress_interval);
         runtime.spawn(operations.watches().clone().run());
+        let watches = operations.watches().clone();
+        let scrape = scrape(handle, watches, metrics, transport);
         let http = admin::router(operations.clone(), versions, scrape);
         let service = api::client_service(operations, http, Arc::clone(&metrics.rpcs), names);
         let (drain, drain_asked) = oneshot::channel();
@@ -219,6 +221,7 @@ fn traffic(peer: transport::PeerCounts) -> metrics::PeerTraffic {
 /// changes without any event, by compaction.
 fn scrape(
     handle: Handle,
+    watches: server::Hub,
     metrics: &Arc<Metrics>,
     transport: Arc<OnceLock<Transport>>,
 ) -> impl Fn(metrics::Format) -> String + Send + Sync + 'static {
@@ -231,6 +234,12 @@ fn scrape(
             metrics.compact_revision.set(store.compacted_revision());
             metrics.keys.set(i64::try_from(store.keys()).unwrap_or(i64::MAX));
         });
+        let server::WatchCounts { streams, watches, behind, events } = watches.counts();
+        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.watches.streams.set(signed(streams));
+        metrics.watches.watches.set(signed(watches));
+        metrics.watches.behind.set(signed(behind));
+        metrics::mirror(&metrics.watches.events, events);
         metrics.disk_free_bytes.set(handle.room().free_bytes());
         metrics.disk_full.set(i64::from(handle.room().is_short()));
         let peers = transport.get().map(Transport::peer_counters).unwrap_or_default();

@@ -27,7 +27,7 @@ pub use error::Error;
 pub use maintenance::MemberStatus;
 pub use members::{Membership, NotRegistered, Registered};
 pub use responses::{Grant, Outgoing, Responses, STALL_TIMEOUT, Work};
-pub use watch::{Hub, Kinds, NO_WATCH, WatchRequest, WatchResponse, WatchStream};
+pub use watch::{Hub, Kinds, NO_WATCH, WatchCounts, WatchRequest, WatchResponse, WatchStream};
 
 /// How often a watch that asked for it is told its progress; etcd's default.
 const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_mins(10);

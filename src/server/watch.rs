@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use crate::kv::{self, EventKind, KeySet};
 
-pub use hub::Hub;
+pub use hub::{Hub, WatchCounts};
 pub use stream::WatchStream;
 
 /// The id in a response that concerns no watch of the stream.

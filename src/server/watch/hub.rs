@@ -5,6 +5,7 @@
 //! that.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,22 @@ struct Shared {
     handle: Handle,
     state: Mutex<State>,
     joined: Notify,
+    /// Of all streams, synced or not.
+    watches: AtomicUsize,
+    events: AtomicU64,
+}
+
+/// How many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchCounts {
+    /// Streams.
+    pub streams: usize,
+    /// Watches.
+    pub watches: usize,
+    /// Watches that read history.
+    pub behind: usize,
+    /// Events handed to watches so far.
+    pub events: u64,
 }
 
 /// A watch of a stream, by the numbers of both.
@@ -88,8 +105,42 @@ pub(super) struct Join {
 
 impl Hub {
     pub(in super::super) fn new(handle: Handle) -> Self {
-        let shared = Shared { handle, state: Mutex::default(), joined: Notify::new() };
+        let shared = Shared {
+            handle,
+            state: Mutex::default(),
+            joined: Notify::new(),
+            watches: AtomicUsize::new(0),
+            events: AtomicU64::new(0),
+        };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// How many watches there are.
+    pub fn counts(&self) -> WatchCounts {
+        let state = self.lock();
+        let watches = self.shared.watches.load(Ordering::Relaxed);
+        WatchCounts {
+            streams: state.streams.len(),
+            watches,
+            behind: watches.saturating_sub(state.watches.len()),
+            events: self.shared.events.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a watch that was made, if there is room for one more.
+    pub(super) fn admit(&self) -> bool {
+        let fits = |watches: usize| (watches < WATCHES_MAX).then_some(watches + 1);
+        self.shared.watches.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    /// Counts watches that have ended.
+    pub(super) fn ended(&self, watches: usize) {
+        self.shared.watches.fetch_sub(watches, Ordering::Relaxed);
+    }
+
+    /// Counts events that a watch is told of.
+    pub(super) fn told(&self, events: usize) {
+        self.shared.events.fetch_add(events as u64, Ordering::Relaxed);
     }
 
     pub(super) fn handle(&self) -> &Handle {
@@ -187,11 +238,6 @@ impl Hub {
     /// A watch is synced no more.
     pub(super) fn leave(&self, key: WatchKey) {
         self.lock().leave(key);
-    }
-
-    /// Whether there is room for one more watch.
-    pub(super) fn has_room(&self) -> bool {
-        self.lock().watches.len() < WATCHES_MAX
     }
 
     /// Tells the stream how far all its watches have been told, if that can be said: if all

@@ -85,7 +85,7 @@ impl WatchStream {
             WatchRequest { keys: None, .. } => EMPTY_RANGE,
             WatchRequest { start_revision: ..0, .. } => COMPACTED,
             WatchRequest { id: Some(id), .. } if self.watches.contains_key(id) => DUPLICATE_ID,
-            _ if !self.hub.has_room() => TOO_MANY,
+            _ if !self.hub.admit() => TOO_MANY,
             WatchRequest { keys: Some(keys), .. } => {
                 let keys = keys.clone();
                 return self.make(keys, request, revision);
@@ -184,10 +184,11 @@ impl WatchStream {
     }
 
     fn note_told(&mut self, response: &WatchResponse) {
-        if let WatchResponse::Events { id, .. } = response
-            && let Some(watch) = self.watches.get_mut(id)
-        {
-            watch.told = true;
+        if let WatchResponse::Events { id, events, .. } = response {
+            self.hub.told(events.len());
+            if let Some(watch) = self.watches.get_mut(id) {
+                watch.told = true;
+            }
         }
     }
 
@@ -210,6 +211,7 @@ impl WatchStream {
             Ok(history) => history,
             Err(Compacted { revision: compact_revision }) => {
                 self.watches.remove(&id);
+                self.hub.ended(1);
                 return Some(WatchResponse::Canceled { id, revision: 0, compact_revision });
             }
         };
@@ -218,6 +220,7 @@ impl WatchStream {
         let events: Vec<_> =
             events.into_iter().filter(|event| request.wants(event.kind)).map(Arc::new).collect();
         watch.told |= !events.is_empty();
+        self.hub.told(events.len());
         if next <= revision || !self.join(id) {
             self.behind.push_back(id);
         }
@@ -243,8 +246,10 @@ impl WatchStream {
     }
 
     fn forget(&mut self, id: i64) -> Option<Watch> {
+        let watch = self.watches.remove(&id)?;
         self.behind.retain(|behind| *behind != id);
-        self.watches.remove(&id)
+        self.hub.ended(1);
+        Some(watch)
     }
 
     fn respond(&self, response: WatchResponse) {
@@ -262,6 +267,7 @@ impl WatchStream {
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
+        self.hub.ended(self.watches.len());
         let watches = self.watches.values().map(|watch| watch.number);
         self.hub.close(self.number, watches);
     }

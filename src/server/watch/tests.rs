@@ -289,7 +289,10 @@ async fn a_compaction_comes_between_no_change_and_those_who_watch() {
             assert_eq!(before.mod_revision, revision - 1);
         }
     }
+    let counts = WatchCounts { streams: 1, watches: 1, behind: 0, events: 398 };
+    assert_eq!(member.server.watches().counts(), counts);
     drop(stream);
+    assert_eq!(member.server.watches().counts(), WatchCounts { streams: 0, watches: 0, ..counts });
     let revision = member.put("a", "last");
     member.compact(revision);
     let machine = member.machine.read().expect("no test panics with it");
