@@ -191,16 +191,6 @@ impl Checker {
         }
     }
 
-    /// Whether a proposal has come to an end.
-    pub fn settled(&self, id: RequestId) -> bool {
-        self.proposals_committed.contains(&id) || self.proposals_refused.contains(&id)
-    }
-
-    /// Reads without outcome.
-    pub fn reads_open(&self) -> usize {
-        self.reads.len()
-    }
-
     /// Reads put at `id` die with it.
     pub fn forget_reads(&mut self, id: NodeId) {
         self.reads.retain(|read, _| read.origin != id);

@@ -1,15 +1,11 @@
 //! Tests of the room that need more than one of its parts.
 //!
 //! - `script` plays the golden scripts in `testdata`: stories, one behaviour each;
-//! - `chaos` plays seeded random runs of a small cluster, and checks the paper's invariants after
-//!   every event;
 //! - `hostile` throws nonsense at a node.
 
-mod member;
-
-mod chaos;
 mod checker;
 mod hostile;
+mod member;
 mod script;
 mod show;
 
