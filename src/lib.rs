@@ -11,10 +11,10 @@
 //! `api::kv` converts the request, [`server::Server::put`] checks it and makes it a
 //! [`kv::Command`]; [`node::Handle::propose`] puts it, bounded, before the [`node::driver`];
 //! [`raft`] appends it. Its messages leave for the peers while the persister syncs the log. When a
-//! quorum holds the entry it is committed, the applier changes the store and answers whoever
-//! waits, and the response carries the revision. On a follower the proposal travels to the leader
-//! while the one who waits stays home: the answer comes from the follower's own application of the
-//! entry.
+//! quorum holds the entry it is committed, the applier changes the store and replies to the caller
+//! that waits, and the response carries the revision. On a follower the proposal travels to the
+//! leader while the one who waits stays home: the answer comes from the follower's own application
+//! of the entry.
 //!
 //! # The journey of an append
 //!

@@ -350,7 +350,7 @@ async fn without_a_leader_only_serializable_reads_are_served() {
     };
     assert_refused(kv.txn(read_only).await, Code::Unavailable, no_leader);
     kv.range(get("k", true)).await.expect("served");
-    // Whoever wants a leader hears at once that there is none, whatever is asked.
+    // A client that requires a leader is refused at once, whatever the call.
     let mut request = Request::new(get("k", true));
     request.metadata_mut().insert("hasleader", "true".parse().expect("ascii"));
     assert_refused(kv.range(request).await, Code::Unavailable, no_leader);

@@ -1,4 +1,4 @@
-//! How the process ends, for whoever restarts it: the codes of `sysexits.h` where one fits.
+//! How the process ends, for its supervisor: the codes of `sysexits.h` where one fits.
 
 use tracing::error;
 
@@ -25,7 +25,7 @@ pub fn of_storage(error: &storage::Error) -> u8 {
 }
 
 /// Says why, and ends the process at once: nothing after this point may be promised to anybody.
-/// Whoever has turned the log off is told all the same.
+/// Written even if the log is off.
 pub fn fatal(code: u8, why: &str) -> ! {
     if tracing::enabled!(tracing::Level::ERROR) {
         error!(exit_code = code, "{why}");

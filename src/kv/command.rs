@@ -58,8 +58,8 @@ impl Command {
         out.into()
     }
 
-    /// The command that `bytes` are, sharing them. Whoever meets an error in a committed entry
-    /// must stop: to go on without the command would be to leave the other members.
+    /// The command that `bytes` are, sharing them. A member that meets an error in a committed
+    /// entry must stop: to go on without the command would be to leave the other members.
     pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8("command")?;

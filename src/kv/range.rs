@@ -29,7 +29,7 @@ pub struct RangeScan {
     as_of: Revision,
     /// The revision of the store when it began.
     header: i64,
-    /// None if whoever steps it holds the history.
+    /// None if the caller holds the history.
     pin: Option<Pin>,
     /// The first key not looked at yet, if not the range's first.
     next: Option<Key>,

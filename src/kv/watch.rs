@@ -3,7 +3,7 @@
 //!
 //! A [`Follower`] pins the history that it has yet to read, so a compaction never comes between a
 //! change and those who are to be told of it, and what was there before a change (`prev_kv`) is
-//! always found. Whoever reads history without a pin ([`Store::history`]) may find it compacted.
+//! always found. A reader without a pin ([`Store::history`]) may find it compacted.
 //!
 //! Deliberately absent: queues, streams and what happens to a watcher that does not keep up. They
 //! are `server`'s.

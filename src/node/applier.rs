@@ -1,5 +1,5 @@
-//! The owner of the state machine: applies committed entries in order and answers whoever waits for
-//! them.
+//! The owner of the state machine: applies committed entries in order and replies to those who
+//! wait for them.
 //!
 //! [`Applier`] is what it does, one step at a time, whatever the tickets are; [`run`] is the thread
 //! that does so in the real node. A simulator takes the same steps in its own time.

@@ -1,8 +1,8 @@
 //! What happens to a replica, and what it wants done about it.
 //!
-//! A *ticket* `T` stands for whoever waits for a request: a oneshot sender in the real node, an
-//! operation number in simulation. Every ticket that enters by an [`Event`] leaves by exactly
-//! one [`Effect`].
+//! A *ticket* `T` stands for the caller that waits for a request: a oneshot sender in the real
+//! node, an operation number in simulation. Every ticket that enters by an [`Event`] leaves by
+//! exactly one [`Effect`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,7 +80,7 @@ pub enum Event<T> {
         /// Whether the receiver has it whole.
         ok: bool,
     },
-    /// An operator wants another leader: `to`, or whoever is most caught up.
+    /// An operator wants another leader: `to`, or the voter that is most caught up.
     Transfer {
         /// The next leader.
         to: Option<NodeId>,

@@ -28,7 +28,7 @@ pub struct Applied {
     pub term: Term,
 }
 
-/// Whoever waits for an outcome: the ticket of the real node.
+/// The caller that waits for an outcome: the ticket of the real node.
 #[derive(Debug)]
 pub enum Ticket {
     /// For a command.
@@ -40,7 +40,7 @@ pub enum Ticket {
 }
 
 impl Ticket {
-    /// Tells whoever waits that the request failed. Nobody may be waiting any more.
+    /// Tells the caller that the request failed. It may not be waiting any more.
     pub fn fail(self, why: RequestError) {
         match self {
             Self::Propose(reply) => drop(reply.send(Err(why))),

@@ -36,7 +36,7 @@ struct Waiter<T> {
     data: Bytes,
     /// Its place among all arrivals.
     arrival: u64,
-    /// When whoever waits stops waiting.
+    /// When the caller stops waiting.
     gives_up: Tick,
     /// At most `gives_up`; earlier once those who hold the proposal may be gone.
     deadline: Tick,
@@ -211,7 +211,7 @@ impl<T> PendingProposals<T> {
             .collect()
     }
 
-    /// Submitted proposals shall hear by `deadline`: whoever held them may be gone.
+    /// Submitted proposals shall hear by `deadline`: the leader that held them may be gone.
     pub fn shorten_deadlines(&mut self, deadline: Tick) {
         for (_, waiter) in self.submitted.values_mut() {
             waiter.deadline = waiter.deadline.min(deadline);

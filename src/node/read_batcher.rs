@@ -21,7 +21,7 @@ const SHARED_MAX: usize = 4096;
 pub async fn run(mut asked: mpsc::Receiver<Waiting>, driver: mpsc::Sender<Event<Ticket>>) {
     let mut waiting = Vec::new();
     while asked.recv_many(&mut waiting, SHARED_MAX).await > 0 {
-        // Whoever has given up meanwhile needs no barrier.
+        // A caller that has given up needs no barrier.
         waiting.retain(|one| !one.is_closed());
         if waiting.is_empty() {
             continue;

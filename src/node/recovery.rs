@@ -206,7 +206,7 @@ impl Replay {
                 Payload::Command(proposal) => {
                     let command = Command::decode(&proposal.data)
                         .map_err(|source| Error::UnknownCommand { id: entry.id, source })?;
-                    // A refusal is an outcome; whoever waited for it is gone.
+                    // A refusal is an outcome; its caller is gone.
                     let _ = self.machine.apply(entry.id.index.0, command);
                 }
             }

@@ -39,7 +39,7 @@ pub struct Config {
     /// Where the first members are reached, as far as this member's operator said. A change
     /// writes it into the log.
     pub addresses: BTreeMap<NodeId, String>,
-    /// Where members are dialled in place of what the log says. Whoever is named here or above may
+    /// Where members are dialled in place of what the log says. A member named here or above may
     /// lead this member, whether its log knows of it or not.
     pub address_overrides: BTreeMap<NodeId, String>,
     /// Fixes every random choice of this node.

@@ -20,9 +20,9 @@ use super::quorum;
 use super::ready::ReadState;
 use super::types::{Index, NodeId, RequestId};
 
-/// A forwarded read is given up after this many election timeouts. Whoever still waits has asked
-/// again long before: a question or an answer that was lost, and one that a slow link delays, look
-/// the same from here, and the late answer is as true as any.
+/// A forwarded read is given up after this many election timeouts. A caller that still waits has
+/// asked again long before: a question or an answer that was lost, and one that a slow link delays,
+/// look the same from here, and the late answer is as true as any.
 const FORWARDED_READ_TIMEOUTS: u32 = 32;
 
 /// The leader's side: reads in the round under way, and those that ride the next.
@@ -250,7 +250,7 @@ impl RaftNode {
         }
     }
 
-    /// Tells whoever asked that these reads will not be answered from here.
+    /// Tells the callers that these reads will not be answered from here.
     pub(super) fn refuse_reads(&mut self, reads: Vec<RequestId>, why: Refusal) {
         for id in reads {
             if id.origin == self.config.id {

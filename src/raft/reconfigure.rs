@@ -198,7 +198,7 @@ impl RaftNode {
         self.release_reads();
     }
 
-    /// Takes the next step of a change that is committed as far as it goes, whoever began it.
+    /// Takes the next step of a change that is committed, by whichever leader it began.
     pub(super) fn advance_change(&mut self) {
         let RoleState::Leader(leader) = &self.role else {
             return;

@@ -332,7 +332,7 @@ impl RaftNode {
         }
     }
 
-    /// Whoever passed on a proposal that was committed since `before` waits to hear of it.
+    /// A member that forwarded a proposal which was committed since `before` waits to hear of it.
     fn record_commit_waiters(&mut self, before: Index) {
         let RoleState::Leader(leader) = &mut self.role else {
             return;
@@ -407,7 +407,7 @@ fn replicate_to(
         let prev = progress.next().prev();
         if prev < log.base().index {
             if progress.ticks_since_contact > config.election_ticks_max {
-                // Whoever is away needs nothing until it is back.
+                // A peer that is away needs nothing until it is back.
                 testpoints::mark(Mark::SnapshotPostponed);
                 progress.pause();
                 return false;

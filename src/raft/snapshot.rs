@@ -75,7 +75,7 @@ impl RaftNode {
                 }
             }
         }
-        // Whoever has the snapshot by now will say so; from anyone else the answer is old news.
+        // A peer that has the snapshot acknowledges it; any other answer is stale.
         let (prev, commit) = (self.log.base(), self.log.committed());
         for id in look_at {
             self.send(id, Body::Append { prev, entries: Vec::new(), commit });

@@ -91,8 +91,8 @@ impl fmt::Display for EntryId {
     }
 }
 
-/// Names one request (a proposal or a read) of one run of one member, so that whoever waits for
-/// it at `origin` recognises its outcome. `sequence` strictly increases at its origin, also
+/// Names one request (a proposal or a read) of one run of one member, so that the caller that waits
+/// for it at `origin` recognises its outcome. `sequence` strictly increases at its origin, also
 /// across restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId {

@@ -1,4 +1,5 @@
-//! The store's operations, free of any protocol: what a request does, whoever speaks it.
+//! The store's operations, free of any protocol: what a request does, in whatever protocol it
+//! comes.
 //!
 //! Each operation validates the request, reserves memory for its response, waits for a read index
 //! or proposes a command, and returns a typed outcome (etcd: `etcdserver/v3_server.go`). `api`

@@ -38,7 +38,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn open(&self, name: &str, access: Access) -> io::Result<Self::File>;
     /// Gives the file `from` the name `to`, replacing what had that name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Takes the name away. Whoever has the file open keeps it.
+    /// Removes the name. An open file stays usable.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// The names of all files, in no order.
     fn list(&self) -> io::Result<Vec<String>>;

@@ -127,7 +127,7 @@ impl<D: Disk> GroupReader<D> {
             HeaderBytes::Future(version) => return Err(self.future(version)),
             HeaderBytes::Damaged => return Err(self.corrupt(at, "a header's checksum differs")),
         };
-        // The first group's link is checked by whoever knows the segment before.
+        // The first group's link is checked by the caller, which knows the segment before.
         let unchecked = at == 0 || mutant(Mutant::ChainUnchecked);
         let expected = Place {
             previous: if unchecked { header.place.previous } else { self.place.previous },

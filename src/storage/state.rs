@@ -32,7 +32,7 @@ impl LogState {
         }
     }
 
-    /// What the next segment begins with; whoever makes its file fills in the length.
+    /// What the next segment begins with; the length is filled in with its file.
     pub(super) fn start(&self, identity: Identity, previous_end_bytes: u64) -> Start {
         Start {
             identity,

@@ -460,7 +460,7 @@ impl Peer {
         }
     }
 
-    /// Whether a control connection stands, whoever opened it.
+    /// Whether a control connection stands, opened by either side.
     pub fn is_reached(&self) -> bool {
         self.is_connected() || self.beat_replies.is_open()
     }

@@ -1,4 +1,4 @@
-//! A bounded queue from whoever sends, and never waits, to the stream that writes to a socket.
+//! A bounded queue from senders, which never wait, to the stream that writes to a socket.
 //!
 //! Bounded twice, in frames and in bytes; a frame that does not fit is dropped, for Raft
 //! tolerates loss and nothing else would keep a slow peer from filling our memory. A queue lives

@@ -1,5 +1,5 @@
 //! The wire without a wire, for simulated networks: a message out through the production encoding,
-//! past whoever meddles with its bytes, and in through the production decoder.
+//! past a function that may change its bytes, and in through the production decoder.
 
 use super::decode::{self, Decoder};
 use super::encode::{self, Call, Frame};

@@ -1,5 +1,5 @@
 //! Words that do not belong in the tree: hosts of package registries, numbers of a tracker that its
-//! readers cannot see, and work left for later.
+//! readers cannot see, work left for later, and private names for what the field has a name for.
 //!
 //! The words are spelt in halves here, since this file is part of the tree as well.
 
@@ -22,6 +22,22 @@ const REGISTRIES: [(&str, &str); 10] = [
 const LEFT_OVER: [(&str, &str); 5] =
     [("FIX", "ME"), ("XX", "X"), ("TO", "DO"), ("todo", "!"), ("unimplemented", "!")];
 
+/// Private names, each with the field's.
+const RETIRED: [(&str, &str, &str); 12] = [
+    ("Cha", "nce", "Rng"),
+    ("Read", "Grant", "ReadState"),
+    ("Log", "Room", "LogCacheLimits"),
+    ("Dis", "missal", "ShutdownReason"),
+    ("Dis", "owned", "PeerRejection"),
+    ("Ask", "PreVote", "PreVoteRequest"),
+    ("Ask", "Vote", "VoteRequest"),
+    ("Wait", "ers", "PendingProposals"),
+    ("Happen", "ing", "SimEvent"),
+    ("Relo", "cate", "UpdateAddress"),
+    ("rest_", "election_timer", "reset_election_timer"),
+    ("hush_", "panics", "silence_panics"),
+];
+
 pub fn check(file: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, line) in file.text.lines().enumerate() {
@@ -36,6 +52,12 @@ pub fn check(file: &File) -> Vec<Finding> {
             let word = format!("{front}{back}");
             if has_word(line, &word) {
                 found(word);
+            }
+        }
+        for (front, back, name) in RETIRED {
+            let word = format!("{front}{back}");
+            if has_word(line, &word) {
+                found(format!("{word}: the field says {name}"));
             }
         }
         if !has_its_own_numbers(file) && tracker_number(line) {
@@ -83,6 +105,14 @@ mod tests {
 
     fn count(path: &str, text: &str) -> usize {
         check(&File::new(path, text)).len()
+    }
+
+    #[test]
+    fn private_names_are_found() {
+        for (front, back, name) in RETIRED {
+            assert_eq!(count("src/raft/node.rs", &format!("use super::{front}{back};")), 1);
+            assert_eq!(count("src/raft/node.rs", &format!("use super::{name};")), 0);
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! How late this process itself runs.
 //!
-//! A machine that is shared, or frozen for a moment with all that is on it, delays whoever measures
-//! as much as whoever is measured. What the tool itself was late by tells such a moment from a
-//! fault of the cluster.
+//! A machine that is shared, or frozen for a moment with all that is on it, delays this tool as
+//! much as the cluster that it measures. What the tool itself was late by tells such a moment from
+//! a fault of the cluster.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};

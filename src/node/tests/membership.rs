@@ -1,4 +1,4 @@
-//! Changes of the membership, as whoever asks for them sees it.
+//! Changes of the membership, as their callers see them.
 
 use super::*;
 use crate::raft::{Change, ChangeError, TargetRole};

@@ -80,7 +80,7 @@ fn a_directory_without_permission_is_named() {
     let disk = RealDisk::open(dir.path()).unwrap();
     recover(&disk, small()).unwrap();
     fs::set_permissions(dir.path().join("identity"), fs::Permissions::from_mode(0o000)).unwrap();
-    // Whoever runs the tests as root is let in all the same.
+    // Root may read it all the same.
     if let Err(error) = open(&disk, small()) {
         let Error::Io { path, op, source } = &error else { panic!("{error}") };
         assert_eq!((source.kind(), *op), (ErrorKind::PermissionDenied, "open"));

@@ -39,8 +39,8 @@ pub trait Cluster: Send + Sync {
     fn strike(&self, member: usize, fault: Fault) -> Result<(), String>;
     /// Undoes it.
     fn heal(&self, member: usize, fault: Fault) -> Result<(), String>;
-    /// Whether whoever runs the member calls it healthy; true when nobody judges.
+    /// Whether docker calls the member healthy; true without docker.
     fn called_healthy(&self, member: usize) -> Result<bool, String>;
-    /// The end of its log, for whoever must find out why a drill failed.
+    /// The end of its log, to find out why a drill failed.
     fn last_words(&self, member: usize) -> String;
 }
