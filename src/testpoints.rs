@@ -228,7 +228,7 @@ instruments! {
         VouchIgnored = "a group that vouches for more than was found is not listened to",
         RecoverBeyondCommit = "a start applies all that the log holds",
         VoteForgotten = "a restart forgets the vote",
-        OpeningUncounted = "two restarts of a directory have one number",
+        OpeningUncounted = "two openings of a directory have one number",
         SnapshotMislabelled = "a snapshot says that it holds one entry less than it does",
         RestoreSkipped = "a received snapshot moves the index, and not the state",
     }
