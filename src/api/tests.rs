@@ -38,6 +38,8 @@ use crate::server::{self, Caller, Consistency, Outcome, Server};
 
 use super::methods::{AtLearner, METHODS, Method};
 
+mod watches;
+
 /// The older version of reflection.
 mod v1alpha {
     pub use tonic_reflection::pb::v1alpha::ServerReflectionRequest;
@@ -112,6 +114,7 @@ async fn member(leads: bool) -> TestServer {
     let pages = axum::Router::new();
     let names = super::Names::default();
     let server = Server::new(handle.clone(), responses);
+    tokio::spawn(server.watches().clone().run());
     let front = super::client_service(server.clone(), pages, rpcs, names);
     let (client_addr, incoming) = listen().await;
     tokio::spawn(super::server().accept_http1(true).serve_with_incoming(front, incoming));
