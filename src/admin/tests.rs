@@ -11,7 +11,7 @@ use tower::ServiceExt;
 use crate::kv;
 use crate::node::clock::Watchdog;
 use crate::node::{self, Event, Handle, Limits, Member, RequestError, Ticket};
-use crate::raft::{Index, NodeId, Role, Term};
+use crate::raft::{Index, NodeId};
 use crate::server::{Responses, Server};
 
 use super::{Versions, query_values, router};
@@ -22,24 +22,11 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 fn routes(change: impl FnOnce(&mut node::Status)) -> Router {
     let id = NodeId::new(1).expect("positive");
     let mut status = node::Status {
-        node_id: id,
-        cluster_id: 0xc1,
         name: "<b>node1".into(),
-        role: Role::Leader,
-        term: Term(5),
-        leader: Some(id),
         commit: Index(9),
         applied: Index(8),
         last_index: Index(9),
-        proposals_pending: 0,
-        alive: true,
-        ready: true,
-        leader_confirmed: true,
-        applied_at_start: true,
-        disk_stalled: false,
-        shutting_down: false,
-        learner: false,
-        removed: false,
+        ..node::Status::leading(id)
     };
     change(&mut status);
     let has_leader = status.leader.is_some();

@@ -66,24 +66,11 @@ struct TestServer {
 async fn member(leads: bool) -> TestServer {
     let id = NodeId::new(1).expect("positive");
     let status = node::Status {
-        node_id: id,
-        cluster_id: CLUSTER_ID,
-        name: "node1".into(),
         role: if leads { Role::Leader } else { Role::PreCandidate },
-        term: Term(5),
         leader: leads.then_some(id),
-        commit: Index(0),
-        applied: Index(0),
-        last_index: Index(0),
-        proposals_pending: 0,
-        alive: true,
         ready: leads,
         leader_confirmed: leads,
-        applied_at_start: true,
-        disk_stalled: false,
-        shutting_down: false,
-        learner: false,
-        removed: false,
+        ..node::Status::leading(id)
     };
     let (status, statuses) = watch::channel(Arc::new(status));
     let (requests, inbox) = mpsc::channel(64);

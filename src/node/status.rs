@@ -148,6 +148,33 @@ pub struct Status {
 }
 
 #[cfg(test)]
+impl Status {
+    /// That of a member which leads and serves, for tests.
+    pub fn leading(node_id: NodeId) -> Self {
+        Self {
+            node_id,
+            cluster_id: 0xc1,
+            name: "node1".into(),
+            role: Role::Leader,
+            term: Term(5),
+            leader: Some(node_id),
+            commit: Index(0),
+            applied: Index(0),
+            last_index: Index(0),
+            proposals_pending: 0,
+            alive: true,
+            ready: true,
+            leader_confirmed: true,
+            applied_at_start: true,
+            disk_stalled: false,
+            shutting_down: false,
+            learner: false,
+            removed: false,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

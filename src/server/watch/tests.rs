@@ -11,7 +11,7 @@ use crate::kv::{Command, CompactionRequest, DeleteRangeRequest, EventKind, KeySe
 use crate::kv::{PutRequest, RequestOp, TxnRequest};
 use crate::node::clock::Watchdog;
 use crate::node::{self, Handle, Limits, RequestError};
-use crate::raft::{Index, NodeId, Role, Term};
+use crate::raft::NodeId;
 
 use super::super::{Error, Responses, Server};
 use super::*;
@@ -28,26 +28,7 @@ struct Member {
 
 fn member() -> Member {
     let id = NodeId::new(1).expect("positive");
-    let status = node::Status {
-        node_id: id,
-        cluster_id: 0xc1,
-        name: "node1".into(),
-        role: Role::Leader,
-        term: Term(5),
-        leader: Some(id),
-        commit: Index(0),
-        applied: Index(0),
-        last_index: Index(0),
-        proposals_pending: 0,
-        alive: true,
-        ready: true,
-        leader_confirmed: true,
-        applied_at_start: true,
-        disk_stalled: false,
-        shutting_down: false,
-        learner: false,
-        removed: false,
-    };
+    let status = node::Status::leading(id);
     let (status, statuses) = watch::channel(Arc::new(status));
     let machine = Arc::new(RwLock::new(Machine::new()));
     let limits =
